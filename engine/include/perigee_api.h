@@ -1,0 +1,224 @@
+/* perigee_api.h: everything that the engine offers, as pure declarations.
+ *
+ * This file holds no preprocessor line: LuaJIT's ffi.cdef reads it as it stands. C users include perigee.h, which adds the
+ * includes, visibility and extern "C" around it.
+ *
+ * It has two parts. The first is the machinery: handles, errors, memory, random numbers, the tape. The second is the op table:
+ * each op's comment starts with its signature, which is the truth that the prototype below it, the Lua wrapper, the help, the
+ * reference and the coverage specs follow (grammar: engine/README.md).
+ *
+ * Every function that returns int gives a status unless its comment says otherwise: PG_OK, PG_COLLECT (done, and the caller
+ * should collect garbage: the handles it dropped hold much memory) or a negative code with a message in pg_last_error().
+ */
+
+enum {
+    PG_OK = 0,
+    PG_COLLECT = 1,
+    PG_ERROR = -1,            /* wrong value, shape, dtype, device or state */
+    PG_ERROR_INDEX = -2,      /* an index out of range */
+    PG_ERROR_MEMORY = -3,     /* an allocation that cannot be met: collect and try once more */
+    PG_ERROR_IO = -4,         /* a file that cannot be read, written or believed */
+    PG_ERROR_INTERRUPT = -5   /* stopped by pg_interrupt */
+};
+
+/* The numbers of the dtypes are part of the interface, in order of promotion within a kind. */
+enum {
+    PG_BOOL = 0, PG_UINT8 = 1, PG_INT8 = 2, PG_INT16 = 3, PG_INT32 = 4, PG_INT64 = 5,
+    PG_FLOAT16 = 6, PG_BFLOAT16 = 7, PG_FLOAT32 = 8, PG_FLOAT64 = 9, PG_DTYPES = 10
+};
+
+enum { PG_DIMS_MAX = 16 };
+
+typedef struct pg_impl pg_impl;
+
+/* A handle owns one reference to a tensor. It is made empty (PG_HANDLE_MAGIC, impl NULL) before the call that fills it, so an
+ * interruption between the two leaks nothing. Handles are passed to C, never what is inside them. */
+typedef struct pg_tensor { uint32_t magic, reserved; pg_impl *impl; } pg_tensor;
+enum { PG_HANDLE_MAGIC = 0x50e716ee };
+
+/* Results whose number is known only after the call (split, unbind, grad): handles owned by the list. */
+typedef struct pg_tensor_list { uint32_t magic; int32_t n; pg_tensor *items; } pg_tensor_list;
+enum { PG_LIST_MAGIC = 0x50e7115f };
+
+enum { PG_NUMBER_BOOL = 0, PG_NUMBER_INT = 1, PG_NUMBER_FLOAT = 2 };
+/* A Lua number as an operand: `i` holds bools and ints, `d` holds floats. */
+typedef struct pg_number { int32_t kind; int64_t i; double d; } pg_number;
+
+/* ---- errors, version, interruption ---- */
+
+/* The message of this thread's last failed call, UTF-8, valid until the next failed call. */
+const char *pg_last_error(void);
+const char *pg_version(void);
+/* A nonzero `on` makes long calls return PG_ERROR_INTERRUPT soon; zero arms them again. Safe in a signal handler. */
+void pg_interrupt(int on);
+
+/* ---- handles ---- */
+
+/* Drops the handle's reference and empties it. NULL and empty handles are fine. This is the finalizer of Lua's handles. */
+void pg_tensor_release(pg_tensor *t);
+void pg_tensor_list_release(pg_tensor_list *list);
+/* Moves item k (0-based) of the list into the empty handle out. */
+int pg_tensor_list_take(pg_tensor *out, pg_tensor_list *list, int k);
+/* out becomes a second handle of the same tensor (same id, same history). */
+int pg_tensor_retain(pg_tensor *out, const pg_tensor *t);
+/* t:free(): drops this handle only; a later use of it is an error. */
+int pg_tensor_free(pg_tensor *t);
+
+/* ---- what a tensor is; each needs a live handle and returns -1 (NULL, 0 for pg_tensor_id) where it is not one ---- */
+
+double pg_tensor_id(const pg_tensor *t);                      /* unique in the process, never reused; exact in a double */
+int pg_tensor_dtype(const pg_tensor *t);
+int pg_tensor_dim(const pg_tensor *t);
+double pg_tensor_numel(const pg_tensor *t);
+/* Fill up to PG_DIMS_MAX sizes or strides (in elements); return the number of dimensions. */
+int pg_tensor_sizes(const pg_tensor *t, int64_t *sizes);
+int pg_tensor_strides(const pg_tensor *t, int64_t *strides);
+double pg_tensor_storage_offset(const pg_tensor *t);          /* elements */
+const char *pg_tensor_device(const pg_tensor *t);             /* "cpu", "cuda:0" */
+int pg_tensor_is_contiguous(const pg_tensor *t);
+int pg_tensor_requires_grad(const pg_tensor *t);
+int pg_tensor_is_leaf(const pg_tensor *t);
+int pg_tensor_is_view(const pg_tensor *t);
+int pg_tensor_retains_grad(const pg_tensor *t);
+double pg_tensor_version(const pg_tensor *t);                 /* PyTorch's _version */
+const char *pg_tensor_grad_fn(const pg_tensor *t);            /* "AddBackward" or NULL for a leaf */
+/* Two tensors share one storage. */
+int pg_tensor_same_storage(const pg_tensor *a, const pg_tensor *b);
+/* The address of the first element (host memory only, else NULL). From then on the storage keeps its address for life. */
+void *pg_tensor_data_ptr(const pg_tensor *t);
+
+/* ---- elements in and out ---- */
+
+/* A new contiguous tensor from n values in row-major order: kind PG_NUMBER_* says which array is read. n must equal the product
+ * of sizes. Values that dtype cannot hold are errors for integers (2^40 into int8), inf for floats. */
+int pg_from_values(pg_tensor *out, const double *d, const int64_t *i, int64_t n, const int64_t *sizes, int sizes_n, int dtype,
+                   const char *device);
+/* Copies n elements of dtype from memory / to memory; t may have any strides, memory is row-major. */
+int pg_from_memory(pg_tensor *out, const void *memory, int64_t bytes, const int64_t *sizes, int sizes_n, int dtype,
+                   const char *device);
+int pg_to_memory(const pg_tensor *t, void *memory, int64_t bytes);
+/* The only element. kind PG_NUMBER_*; NaNs come canonical. */
+int pg_item(pg_number *out, const pg_tensor *t);
+/* Elements [start, start + n) in row-major order as doubles and as int64 (exact for integers). Either may be NULL. */
+int pg_to_values(double *d, int64_t *i, const pg_tensor *t, int64_t start, int64_t n);
+
+/* ---- dtypes and devices ---- */
+
+/* Names as PyTorch's; NULL for a number that is no dtype. pg_dtype_parse gives -1 for an unknown name. */
+const char *pg_dtype_name(int dtype);
+int pg_dtype_parse(const char *name);
+int pg_dtype_size(int dtype);                                 /* bytes */
+int pg_promote_types(int a, int b);                           /* PyTorch's promote_types */
+int pg_set_default_dtype(int dtype);
+int pg_get_default_dtype(void);
+int pg_device_count(const char *type);                        /* "cpu": 1 */
+
+/* ---- memory ---- */
+
+typedef struct pg_memory_stats {
+    double allocated, reserved, max_allocated, max_reserved;  /* bytes */
+    double allocations, frees, cache_hits, system_allocations;
+    double live_tensors, live_storages, live_nodes;           /* whole process; leaks show here */
+} pg_memory_stats;
+int pg_memory_statistics(pg_memory_stats *stats, const char *device);
+int pg_reset_peak_memory_stats(const char *device);
+int pg_empty_cache(const char *device);
+/* The debt counter: bytes handed out since the last pg_debt_clear on this thread's Lua state. A call past the limit answers
+ * PG_COLLECT. The binding calls pg_debt_clear(seconds that collecting took, seconds since the last one) after collecting. */
+void pg_debt_clear(double collect_seconds, double since_seconds);
+/* Scopes free, at their end, what was made inside and is not kept. A token names the scope; scopes end in reverse order. */
+int pg_scope_enter(int *token);
+int pg_scope_keep(const pg_tensor *t);                        /* t outlives the innermost scope (moves to the one around it) */
+int pg_scope_leave(int token);
+/* Tensors made between the two are outside every scope. */
+int pg_scope_suspend(int *token);
+int pg_scope_resume(int token);
+
+/* ---- random numbers ---- */
+
+enum { PG_RNG_STATE_BYTES = 16 };
+int pg_manual_seed(int64_t seed);                             /* every device's generator */
+double pg_initial_seed(void);
+int pg_get_rng_state(pg_tensor *out, const char *device);     /* uint8 (PG_RNG_STATE_BYTES) */
+int pg_set_rng_state(const pg_tensor *state, const char *device);
+
+/* ---- threads ---- */
+
+int pg_set_num_threads(int n);
+int pg_get_num_threads(void);
+const char *pg_cpu_isa(void);                                 /* the kernels in use: "baseline", "avx2", "avx512" */
+
+/* ---- autograd ---- */
+
+/* Regions: entering gives the mode to go back to, leaving checks that regions nest. */
+int pg_grad_mode_enter(int *token, int enabled);
+int pg_grad_mode_leave(int token);
+int pg_is_grad_enabled(void);
+int pg_set_grad_enabled(int enabled);
+
+int pg_requires_grad_(const pg_tensor *t, int requires_grad);
+int pg_retain_grad(const pg_tensor *t);
+int pg_get_grad(pg_tensor *out, const pg_tensor *t);          /* out stays empty where there is none */
+int pg_set_grad(const pg_tensor *t, const pg_tensor *grad);   /* grad NULL clears */
+int pg_detach(pg_tensor *out, const pg_tensor *t);
+int pg_detach_(const pg_tensor *t);
+
+/* A backward run is an object. The caller loops on pg_backward_next until it answers PG_STEP_DONE, doing what each step asks:
+ * PG_STEP_HOOK: hooks of the tensor with integer id `hook`: read gradient 0 with pg_backward_grad, may replace it with
+ *   pg_backward_give(run, 0, g).
+ * PG_STEP_CUSTOM: the custom function with integer id `custom`: read its output gradients (an empty handle is None), give its
+ *   input gradients. */
+typedef struct pg_backward_run pg_backward_run;
+enum { PG_STEP_DONE = 0, PG_STEP_HOOK = 1, PG_STEP_CUSTOM = 2 };
+typedef struct pg_backward_step { int32_t kind, n_outputs, n_inputs, reserved; double hook, custom; } pg_backward_step;
+/* grads may be NULL (ones for scalars) or hold NULL entries; inputs NULL: accumulate into leaves, else the gradients of inputs
+ * alone are captured (pg.autograd.grad). */
+int pg_backward_begin(pg_backward_run **run, const pg_tensor *const *roots, int roots_n, const pg_tensor *const *grads,
+                      int grads_n, const pg_tensor *const *inputs, int inputs_n, bool retain_graph, bool create_graph,
+                      bool allow_unused);
+int pg_backward_next(pg_backward_run *run, pg_backward_step *step);
+int pg_backward_grad(pg_tensor *out, pg_backward_run *run, int k);
+int pg_backward_give(pg_backward_run *run, int k, const pg_tensor *grad);   /* grad NULL: None */
+int pg_backward_captured(pg_tensor *out, pg_backward_run *run, int k);      /* gradient of inputs[k], empty where unused */
+/* Ends the run, finished or abandoned. NULL is fine. */
+void pg_backward_end(pg_backward_run *run);
+
+/* The tensor's hooks live in Lua under an integer id, which the tape reports when they are to run (PG_STEP_HOOK). Gives the id,
+ * made at the first call. */
+int pg_hook_id(double *id, const pg_tensor *t);
+/* A custom function's node: `id` is Lua's key of the ctx. Outputs become non-leaf with this node as grad_fn; an output that is
+ * one of the inputs or a view is replaced by an alias. saved tensors go through C (version-checked); a saved output is kept as
+ * "output k of this node". */
+int pg_custom_record(const char *name, double id, const pg_tensor *const *inputs, int inputs_n, pg_tensor *const *outputs,
+                     int outputs_n, const pg_tensor *const *saved, int saved_n, const int64_t *non_differentiable,
+                     int non_differentiable_n);
+int pg_custom_saved(pg_tensor *out, pg_backward_run *run, int k);
+int pg_mark_dirty(const pg_tensor *t);                        /* bumps the version: an in-place change made outside the ops */
+/* Ids of hooks and custom functions whose node or tensor has died; returns how many were written (at most n). */
+int pg_dead_ids(double *ids, int n);
+
+/* ---- files ---- */
+
+/* safetensors. An open file lists its tensors by position; names and metadata are UTF-8 owned by the file. */
+typedef struct pg_safetensors pg_safetensors;
+int pg_safetensors_open(pg_safetensors **file, const char *path, bool map);
+int pg_safetensors_count(const pg_safetensors *file);
+const char *pg_safetensors_name(const pg_safetensors *file, int k);
+int pg_safetensors_tensor(pg_tensor *out, pg_safetensors *file, int k, const char *device);
+int pg_safetensors_metadata_count(const pg_safetensors *file);
+const char *pg_safetensors_metadata_key(const pg_safetensors *file, int k);
+const char *pg_safetensors_metadata_value(const pg_safetensors *file, int k);
+void pg_safetensors_close(pg_safetensors *file);
+int pg_safetensors_save(const char *path, const char *const *names, const pg_tensor *const *tensors, int tensors_n,
+                        const char *const *keys, const char *const *values, int metadata_n);
+
+/* ======================================================== the op table ======================================================== */
+
+/* ---- pointwise ---- */
+
+/* add(input: Tensor, other: Tensor|number, *, alpha: number = 1) -> Tensor   [method, operator +, out, grad2, autocast promote]
+ * input + alpha * other, broadcast. */
+int pg_add(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number,
+           const pg_number *alpha);
+/* add_(input: Tensor, other: Tensor|number, *, alpha: number = 1) -> self   [method, inplace of pg_add] */
+int pg_add_(pg_tensor *input, const pg_tensor *other, const pg_number *other_number, const pg_number *alpha);
