@@ -1,0 +1,46 @@
+/* device.h: what a device is: one struct of functions and one table of kernels. Nothing above this file knows which device it runs on. */
+#ifndef PG_DEVICE_H
+#define PG_DEVICE_H
+
+#include "../core/alloc.h"
+#include "../core/random.h"
+#include "../../kernels/kernels.h"
+
+struct pg_device {
+    const char *type;                  /* "cpu", "cuda" */
+    int index;
+    const char *name;                  /* "cpu", "cuda:0": what users see */
+    bool host;                         /* its memory can be read by this process as it is */
+    const pg_kernels *kernels;
+    pg_allocator *allocator;           /* the cache over raw_allocate */
+    pg_generator *generator;
+    /* Memory from the system; NULL where it cannot be met. */
+    void *(*raw_allocate)(const pg_device *d, size_t bytes);
+    void (*raw_free)(const pg_device *d, void *memory, size_t bytes);
+    /* Bytes that may still be asked for, checked before large reservations. */
+    size_t (*available)(const pg_device *d);
+    /* Between this device and host memory; ordered after what this thread launched before; done on return. */
+    int (*to_host)(const pg_device *d, void *host, const void *memory, size_t bytes);
+    int (*from_host)(const pg_device *d, void *memory, const void *host, size_t bytes);
+    /* Fills a context for the calling thread's current stream. */
+    void (*context)(const pg_device *d, pg_context *context);
+    /* Frees what scratch gave since context(). */
+    void (*context_end)(const pg_device *d, pg_context *context);
+    int (*synchronize)(const pg_device *d);
+};
+
+const pg_device *pg_device_cpu(void);
+/* "cpu", "cuda", "cuda:1"; NULL name is the default device. An unknown or absent device is an error that lists those there are. */
+int pg_device_find(const pg_device **out, const char *name);
+
+/* Runs a kernel: PG_RUN(device, softmax, dtype, rows, n, in, out, log). The status is the engine's (error message set). */
+int pg_kernel_status(const pg_device *d, pg_context *context, int kernel_status, const char *kernel, int dtype);
+#define PG_RUN(device, kernel, ...)                                                                                      \
+    __extension__({                                                                                                      \
+        const pg_device *device_ = (device);                                                                             \
+        pg_context context_;                                                                                             \
+        device_->context(device_, &context_);                                                                            \
+        pg_kernel_status(device_, &context_, device_->kernels->kernel(&context_, __VA_ARGS__), #kernel, -1);             \
+    })
+
+#endif
