@@ -197,6 +197,36 @@ int pg_mark_dirty(const pg_tensor *t);                        /* bumps the versi
 /* Ids of hooks and custom functions whose node or tensor has died; returns how many were written (at most n). */
 int pg_dead_ids(double *ids, int n);
 
+/* ---- ops by name ---- */
+
+enum {
+    PG_BOX_NONE = 0, PG_BOX_TENSOR = 1, PG_BOX_TENSORS = 2, PG_BOX_LIST = 3, PG_BOX_NUMBER = 4, PG_BOX_INT = 5, PG_BOX_INTS = 6,
+    PG_BOX_FLOAT = 7, PG_BOX_BOOL = 8, PG_BOX_STRING = 9
+};
+/* One argument or result: kind says which member counts, n is the length of an array (PG_BOX_TENSORS, PG_BOX_INTS). Words and
+ * devices are strings, a dtype is an int. A result's box is a tensor (the handle to fill), a list, or receives a value. */
+typedef struct pg_boxed {
+    int32_t kind, n;
+    union {
+        pg_tensor *tensor;
+        const pg_tensor *const *tensors;
+        pg_tensor_list *list;
+        pg_number number;
+        int64_t i;
+        const int64_t *ints;
+        double f;
+        bool b;
+        const char *string;
+    } as;
+} pg_boxed;
+/* Calls the op whose row declares `symbol` ("pg_add"). args: the results in order, then the parameters as the signature has
+ * them; PG_BOX_NONE, or an argument left out at the end, takes its default. */
+int pg_call(const char *symbol, pg_boxed *args, int n);
+int pg_op_count(void);
+/* The row's signature and symbol; NULL out of range. */
+const char *pg_op_signature(int row);
+const char *pg_op_symbol(int row);
+
 /* ---- files ---- */
 
 /* safetensors. An open file lists its tensors by position; names and metadata are UTF-8 owned by the file. */
