@@ -252,3 +252,26 @@ int pg_add(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const
            const pg_number *alpha);
 /* add_(input: Tensor, other: Tensor|number, *, alpha: number = 1) -> self   [method, inplace of pg_add] */
 int pg_add_(pg_tensor *input, const pg_tensor *other, const pg_number *other_number, const pg_number *alpha);
+
+/* ---- optimizers (called by the library's optim and nn.utils) ---- */
+
+/* _C.sgd_step_(hyper: Tensor, params: Tensor[], grads: Tensor[], momentum_buffers: Tensor[]? = nil) -> self
+ *   [internal, nograd]
+ * One step over all params. hyper: 7 float64 on the params' device: lr, momentum, dampening, weight_decay, nesterov, maximize,
+ * whether this is the first step of the momentum_buffers (which then are written, not read). momentum_buffers nil: momentum 0. */
+int pg_sgd_step_(pg_tensor *hyper, const pg_tensor *const *params, int params_n, const pg_tensor *const *grads,
+                 int grads_n, const pg_tensor *const *momentum_buffers, int momentum_buffers_n);
+/* _C.adam_step_(hyper: Tensor, params: Tensor[], grads: Tensor[], exp_avgs: Tensor[], exp_avg_sqs: Tensor[],
+ *   max_exp_avg_sqs: Tensor[]? = nil) -> self   [internal, nograd]
+ * One step over all params. hyper: 9 float64 on the params' device: lr, beta1, beta2, eps, weight_decay, decoupled (AdamW), step
+ * (1-based), amsgrad, maximize. Kingma and Ba 2015, "Adam"; Loshchilov and Hutter 2019, "Decoupled Weight Decay". */
+int pg_adam_step_(pg_tensor *hyper, const pg_tensor *const *params, int params_n, const pg_tensor *const *grads,
+                  int grads_n, const pg_tensor *const *exp_avgs, int exp_avgs_n,
+                  const pg_tensor *const *exp_avg_sqs, int exp_avg_sqs_n,
+                  const pg_tensor *const *max_exp_avg_sqs, int max_exp_avg_sqs_n);
+/* _C.clip_grad_norm_(grads: Tensor[], max_norm: float, norm_type: float = 2, error_if_nonfinite: bool = false) -> Tensor
+ *   [internal, nograd]
+ * The norm of all grads as one vector (a 0-dim tensor); scales them in place by min(1, max_norm / (norm + 1e-6)). norm_type: a
+ * positive order or inf. */
+int pg_clip_grad_norm_(pg_tensor *out, const pg_tensor *const *grads, int grads_n, double max_norm, double norm_type,
+                       bool error_if_nonfinite);
