@@ -75,8 +75,16 @@ int pg_sum_to(pg_tensor *out, const pg_tensor *x, int ndim, const int64_t *shape
 
 /* History of an in-place change: result's history becomes self's (through the base where self is a view). */
 int pg_rebase_history(const pg_tensor *self, const pg_tensor *result);
+/* The refusals that go with it: a view of several outputs, a view made without gradients. */
+int pg_check_view_writable(const pg_tensor *self, const pg_tensor *result);
+/* Saved tensors of n (may be NULL) that share s get memory of their own: s is about to be written by n's own op. */
+int pg_node_isolate(pg_node *n, const pg_storage *s);
 /* A view's grad_fn made anew where its base's history changed since. Every reader of grad_fn calls it first. */
 int pg_refresh_view(pg_impl *x);
+
+/* as_strided: a view of x with any geometry over its memory (offset in elements from the storage's start, bounds checked by the
+ * caller), coinciding elements included. */
+int pg_region_view(pg_tensor *out, const pg_tensor *x, int ndim, const int64_t *shape, const int64_t *stride, int64_t offset);
 
 /* Node references; freeing a chain does not recurse. */
 pg_node *pg_node_retain(pg_node *n);

@@ -38,7 +38,7 @@ int pg_out_of_memory(size_t bytes) {
     return pg_fail_status(PG_ERROR_MEMORY, "out of memory: %zu bytes asked for", bytes);
 }
 
-#ifndef PERIGEE_VERSION
-#define PERIGEE_VERSION "0.1.0"
+#ifndef PG_VERSION
+#define PG_VERSION "0.1.0"
 #endif
-const char *pg_version(void) { return PERIGEE_VERSION; }
+const char *pg_version(void) { return PG_VERSION; }

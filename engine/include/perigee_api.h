@@ -186,7 +186,7 @@ void pg_backward_end(pg_backward_run *run);
 /* The tensor's hooks live in Lua under an integer id, which the tape reports when they are to run (PG_STEP_HOOK). Gives the id,
  * made at the first call. */
 int pg_hook_id(double *id, const pg_tensor *t);
-/* A custom function's node: `id` is Lua's key of the ctx. Outputs become non-leaf with this node as grad_fn; an output that is
+/* A custom function's node: `id` is Lua's key of the ctx, negative (ids of hooks are positive). Outputs become non-leaf with this node as grad_fn; an output that is
  * one of the inputs or a view is replaced by an alias. saved tensors go through C (version-checked); a saved output is kept as
  * "output k of this node". */
 int pg_custom_record(const char *name, double id, const pg_tensor *const *inputs, int inputs_n, pg_tensor *const *outputs,
