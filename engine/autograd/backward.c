@@ -237,7 +237,7 @@ static int fit(pg_tensor *out, const pg_tensor *g, const pg_meta *m, const char 
         return pg_fail("%s gave a gradient on %s for an input on %s", name, pg_device_of(g)->name, m->device->name);
     pg_tensor summed = PG_HANDLE;
     int status = pg_sum_to(&summed, g, m->ndim, m->shape);
-    if (status >= 0) status = op_to_dtype(out, &summed, m->dtype);
+    if (status >= 0) status = pg_to_dtype(out, &summed, m->dtype);
     pg_tensor_release(&summed);
     return status;
 }
@@ -399,7 +399,6 @@ static int run_rule(pg_backward_run *r) {
     bool before = pg_grad_set(r->create);
     if (status >= 0) status = (!r->create && n->rule->fused ? n->rule->fused : n->rule->backward)(&b);
     if (status >= 0) status = pool.status;
-    /* the run's own references go first: a gradient that only passes through is then owned by its next target alone */
     for (int i = 0; i < n->n_inputs && status >= 0; i++) {
         if (!needs[i] || !input[i] || !input[i]->impl) continue;
         pg_meta m = slot_meta(n, &n->inputs[i]);

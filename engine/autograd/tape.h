@@ -73,6 +73,9 @@ bool pg_grad_set(bool on);
 /* x summed down to shape (undoing a broadcast); shares x where the shapes agree. */
 int pg_sum_to(pg_tensor *out, const pg_tensor *x, int ndim, const int64_t *shape);
 
+/* x converted, with its gradient; shares x where it is of dtype already. */
+int pg_to_dtype(pg_tensor *out, const pg_tensor *x, int dtype);
+
 /* History of an in-place change: result's history becomes self's (through the base where self is a view). */
 int pg_rebase_history(const pg_tensor *self, const pg_tensor *result);
 /* The refusals that go with it: a view of several outputs, a view made without gradients. */

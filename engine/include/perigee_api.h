@@ -186,9 +186,9 @@ void pg_backward_end(pg_backward_run *run);
 /* The tensor's hooks live in Lua under an integer id, which the tape reports when they are to run (PG_STEP_HOOK). Gives the id,
  * made at the first call. */
 int pg_hook_id(double *id, const pg_tensor *t);
-/* A custom function's node: `id` is Lua's key of the ctx, negative (ids of hooks are positive). Outputs become non-leaf with this node as grad_fn; an output that is
- * one of the inputs or a view is replaced by an alias. saved tensors go through C (version-checked); a saved output is kept as
- * "output k of this node". */
+/* A custom function's node: `id` is Lua's key of the ctx, negative (ids of hooks are positive). Outputs become non-leaf with this
+ * node as grad_fn; an output that is one of the inputs or a view is replaced by an alias. saved tensors go through C
+ * (version-checked); a saved output is kept as "output k of this node". */
 int pg_custom_record(const char *name, double id, const pg_tensor *const *inputs, int inputs_n, pg_tensor *const *outputs,
                      int outputs_n, const pg_tensor *const *saved, int saved_n, const int64_t *non_differentiable,
                      int non_differentiable_n);
@@ -247,11 +247,47 @@ int pg_safetensors_save(const char *path, const char *const *names, const pg_ten
 /* ---- pointwise ---- */
 
 /* add(input: Tensor, other: Tensor|number, *, alpha: number = 1) -> Tensor   [method, operator +, out, grad2, autocast promote]
- * input + alpha * other, broadcast. */
+ * input + alpha * other, broadcast. PyTorch's add. */
 int pg_add(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number,
            const pg_number *alpha);
 /* add_(input: Tensor, other: Tensor|number, *, alpha: number = 1) -> self   [method, inplace of pg_add] */
 int pg_add_(pg_tensor *input, const pg_tensor *other, const pg_number *other_number, const pg_number *alpha);
+/* mul(input: Tensor, other: Tensor|number) -> Tensor   [method, operator *, out, grad2, autocast promote]
+ * input * other, broadcast. PyTorch's mul. */
+int pg_mul(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number);
+/* mul_(input: Tensor, other: Tensor|number) -> self   [method, inplace of pg_mul] */
+int pg_mul_(pg_tensor *input, const pg_tensor *other, const pg_number *other_number);
+
+/* ---- activations ---- */
+
+/* ---- reductions ---- */
+
+/* sum(input: Tensor, dim: int[]? = nil, keepdim: bool = false, *, dtype: dtype? = nil) -> Tensor   [method, out, grad2]
+ * Sum over the dimensions dim (all of them: nil). Integers and bools sum to int64. PyTorch's sum. */
+int pg_sum(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n, bool keepdim, int dtype);
+
+/* ---- making ---- */
+
+/* ---- random ---- */
+
+/* ---- sorting ---- */
+
+/* ---- views ---- */
+
+/* reshape(input: Tensor, shape: int...) -> Tensor   [method, view, grad2]
+ * The same elements in another shape (one size may be -1); a view where strides allow it, else a copy. PyTorch's reshape. */
+int pg_reshape(pg_tensor *out, const pg_tensor *input, const int64_t *shape, int shape_n);
+/* expand(input: Tensor, sizes: int...) -> Tensor   [method, view, grad2]
+ * A view with dimensions of size 1 repeated (stride 0); -1 keeps a size; new ones go in front. PyTorch's expand. */
+int pg_expand(pg_tensor *out, const pg_tensor *input, const int64_t *sizes, int sizes_n);
+
+/* ---- indexing ---- */
+
+/* ---- rearranging ---- */
+
+/* ---- products ---- */
+
+/* ---- networks ---- */
 
 /* ---- optimizers (called by the library's optim and nn.utils) ---- */
 
