@@ -150,7 +150,7 @@ static void target_free(target *t) {
     for (int i = 0; i < t->n; i++) pg_tensor_release(&t->grads[i]);
     if (t->grads != &t->one) free(t->grads);
     if (t->node) pg_node_release(t->node);
-    if (t->leaf) pg_impl_release(t->leaf);
+    pg_impl_unhold(t->leaf);
     free(t);
 }
 
@@ -177,7 +177,7 @@ static int target_of(target **out, pg_backward_run *r, const pg_edge *e) {
     }
     for (int i = 0; i < t->n; i++) t->grads[i] = PG_HANDLE;
     if (e->node) t->node = pg_node_retain(e->node);
-    else t->leaf = pg_impl_retain(e->leaf);
+    else t->leaf = pg_impl_hold(e->leaf);
     t->sequence = e->node ? e->node->sequence : 0;
     int status = heap_push(r, t);
     if (status < 0) {
@@ -291,7 +291,7 @@ static int accumulate_grad(pg_backward_run *r, pg_impl *leaf, pg_tensor *g) {
             pg_move(&fresh, g);
             if (fresh.impl->scoped) pg_scope_forget(fresh.impl);
         } else if ((status = pg_new_like(&fresh, g, g->impl->dtype)) >= 0) status = pg_copy_into(&fresh, g);
-        if (status >= 0) leaf->grad = fresh.impl, fresh.impl = NULL;
+        if (status >= 0) leaf->grad = pg_impl_adopt(fresh.impl), fresh.impl = NULL;
     } else {
         pg_tensor now = pg_borrow(leaf->grad);
         if (!r->create && !leaf->grad->grad_fn) {
@@ -299,9 +299,9 @@ static int accumulate_grad(pg_backward_run *r, pg_impl *leaf, pg_tensor *g) {
             if (status >= 0) pg_bump_version(&now);
         } else if ((status = add_apart(&fresh, &now, g)) >= 0) {
             pg_impl *before = leaf->grad;
-            leaf->grad = fresh.impl;
+            leaf->grad = pg_impl_adopt(fresh.impl);
             fresh.impl = NULL;
-            pg_impl_release(before);
+            pg_impl_unhold(before);
         }
     }
     pg_scope_resume(scope);
@@ -324,7 +324,7 @@ static int keep_retained(pg_backward_run *r) {
             status = accumulate_grad(r, x.impl, &copy);
             pg_tensor_release(&copy);
         } else {
-            x.impl->grad = pg_impl_retain(g->impl);
+            x.impl->grad = pg_impl_hold(g->impl);
         }
     }
     return status;
@@ -557,6 +557,8 @@ int pg_backward_give(pg_backward_run *r, int k, const pg_tensor *grad) {
     if (status < 0) return status;
     if (grad && (grad->magic != PG_HANDLE_MAGIC || !grad->impl || !grad->impl->storage))
         return pg_fail("backward: expected a gradient tensor, got a freed one or something else");
+    /* made in a hook's scope, it outlives it */
+    if (grad && grad->impl->scoped) pg_scope_forget(grad->impl);
     if (r->phase == PHASE_HOOKS) {
         pg_tensor *g = &r->now->grads[r->hook_nr];
         if (!grad) return PG_OK;

@@ -91,8 +91,8 @@ int pg_set_grad(const pg_tensor *t, const pg_tensor *grad) {
         if (grad->impl == x) return pg_fail("grad: a tensor cannot be its own gradient");
     }
     pg_impl *before = x->grad;
-    x->grad = grad ? pg_impl_retain(grad->impl) : NULL;
-    pg_impl_release(before);
+    x->grad = grad ? pg_impl_hold(grad->impl) : NULL;
+    pg_impl_unhold(before);
     return PG_OK;
 }
 

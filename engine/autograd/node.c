@@ -41,14 +41,14 @@ int pg_edge_of(pg_edge *e, const pg_tensor *t) {
         e->node = pg_node_retain(x->grad_fn);
         e->nr = x->output_nr;
     } else if (x->requires_grad) {
-        e->leaf = pg_impl_retain(x);
+        e->leaf = pg_impl_hold(x);
     }
     return PG_OK;
 }
 
 void pg_edge_release(pg_edge *e) {
     if (e->node) pg_node_release(e->node);
-    if (e->leaf) pg_impl_release(e->leaf);
+    pg_impl_unhold(e->leaf);
     e->node = NULL;
     e->leaf = NULL;
 }
@@ -61,7 +61,7 @@ pg_node *pg_node_retain(pg_node *n) {
 }
 
 static void save_release(pg_save *s) {
-    if (s->tensor) pg_impl_release(s->tensor);
+    pg_impl_unhold(s->tensor);
     s->tensor = NULL;
 }
 
@@ -185,7 +185,7 @@ int pg_node_save(pg_node *n, const pg_tensor *t, int which, bool is_output) {
     *s = (pg_save){NULL, pg_version_of(t->impl), (int16_t)which, is_output};
     const pg_impl *x = t->impl;
     if (!is_output && x->requires_grad && !x->grad_fn) {
-        s->tensor = pg_impl_retain(t->impl);
+        s->tensor = pg_impl_hold(t->impl);
     } else {
         /* an alias, because a later in-place change may give t itself a history that leads here */
         int scope, status = pg_scope_suspend(&scope);
@@ -194,7 +194,7 @@ int pg_node_save(pg_node *n, const pg_tensor *t, int which, bool is_output) {
         status = pg_alias_same(&alias, t);
         pg_scope_resume(scope);
         if (status < 0) return status;
-        s->tensor = alias.impl;
+        s->tensor = pg_impl_adopt(alias.impl);
         if (!is_output && x->grad_fn) {
             s->tensor->grad_fn = pg_node_retain(x->grad_fn);
             s->tensor->output_nr = x->output_nr;
@@ -321,7 +321,7 @@ int pg_node_isolate(pg_node *n, const pg_storage *s) {
             apart.impl->output_nr = now.impl->output_nr;
         }
         save_release(save);
-        save->tensor = apart.impl;
+        save->tensor = pg_impl_adopt(apart.impl);
         save->version = pg_version_of(apart.impl);
     }
     return PG_OK;

@@ -81,6 +81,8 @@ static pg_impl *impl_new(void) {
     x->view_generation = x->generation = 0;
     x->grad = NULL;
     x->hook_id = 0;
+    x->scope = NULL;
+    atomic_init(&x->held, 0);
     atomic_init(&x->refs, 1);
     x->id = atomic_fetch_add_explicit(&next_id, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&pg_live_tensors, 1, memory_order_relaxed);
@@ -103,8 +105,8 @@ static void impl_dispose(pg_impl *x) {
     if (x->retains_grad && x->grad_fn) pg_node_forget_retained(x->grad_fn, x);
     if (x->storage) pg_storage_release(x->storage);
     if (x->grad_fn) pg_node_release(x->grad_fn);
-    if (x->grad) pg_impl_release(x->grad);
-    if (base) pg_impl_release(base);
+    pg_impl_unhold(x->grad);
+    pg_impl_unhold(base);
     atomic_fetch_sub_explicit(&pg_live_tensors, 1, memory_order_relaxed);
     keeper_give(&impl_keeper, x);
 }
@@ -116,7 +118,7 @@ void pg_impl_release(pg_impl *x) {
         pg_impl *base = x->base;
         x->base = waiting;
         waiting = x;
-        if (base) pg_impl_release(base);
+        pg_impl_unhold(base);
         return;
     }
     releasing = true;
@@ -317,7 +319,7 @@ int pg_view_of(pg_tensor *out, const pg_tensor *t, int ndim, const int64_t *shap
     int status = pg_alias(&view, t, ndim, shape, stride, offset);
     if (status < 0) return status;
     pg_impl *x = view.impl, *base = t->impl->base ? t->impl->base : t->impl;
-    x->base = pg_impl_retain(base);
+    x->base = pg_impl_hold(base);
     x->view_kind = (uint8_t)(pg_grad_enabled() ? view_kind : PG_VIEW_NO_GRAD);
     if (x->view_kind == PG_VIEW_PLAIN && t->impl->view_kind > PG_VIEW_PLAIN) x->view_kind = t->impl->view_kind;
     status = pg_refresh_view(t->impl);

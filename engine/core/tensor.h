@@ -13,6 +13,7 @@
 #include "dtype.h"
 
 typedef struct pg_node pg_node;
+typedef struct pg_scope pg_scope;
 
 typedef struct pg_storage {
     atomic_int refs;
@@ -37,6 +38,7 @@ struct pg_impl {
     bool retains_grad;
     bool contiguous;              /* kept up to date by pg_impl_geometry */
     uint8_t scoped;               /* lives in a scope's list */
+    atomic_int held;              /* how many of refs the engine's own structures own: bases, leaves of edges, .grad (scope.h) */
     uint64_t id;
     pg_storage *storage;
     int64_t offset, numel;        /* elements */
@@ -48,6 +50,8 @@ struct pg_impl {
     uint32_t generation;          /* of a base: counts changes of history through views */
     pg_impl *grad;                /* of a leaf or a retained one; owned */
     double hook_id;               /* 0: no hooks */
+    pg_scope *scope;              /* where scoped: the list that x is on */
+    pg_impl *scope_older, *scope_younger;
 };
 
 static inline void *pg_data(const pg_tensor *t) {
@@ -87,6 +91,17 @@ int pg_wrap(pg_tensor *out, const pg_device *device, int dtype, int ndim, const 
 
 pg_impl *pg_impl_retain(pg_impl *x);
 void pg_impl_release(pg_impl *x);     /* NULL is fine; frees chains of history without recursion */
+/* References that an engine structure owns, and that keep a tensor through the end of its scope. adopt: the reference is there. */
+static inline pg_impl *pg_impl_adopt(pg_impl *x) {
+    atomic_fetch_add_explicit(&x->held, 1, memory_order_relaxed);
+    return x;
+}
+static inline pg_impl *pg_impl_hold(pg_impl *x) { return pg_impl_adopt(pg_impl_retain(x)); }
+static inline void pg_impl_unhold(pg_impl *x) {
+    if (!x) return;
+    atomic_fetch_sub_explicit(&x->held, 1, memory_order_release);
+    pg_impl_release(x);
+}
 /* A handle that borrows: never released. */
 static inline pg_tensor pg_borrow(pg_impl *x) { return (pg_tensor){PG_HANDLE_MAGIC, 0, x}; }
 /* Moves from's reference into the empty handle out. */
@@ -140,7 +155,7 @@ pg_value pg_value_of(const pg_number *n, int dtype);
 void pg_bump_version(const pg_tensor *t);
 static inline unsigned pg_version_of(const pg_impl *x) { return atomic_load_explicit(&x->storage->version, memory_order_relaxed); }
 
-/* Scopes see every tensor made through pg_new and friends. */
+/* Scopes see every tensor made through pg_new and friends: scope.h. */
 void pg_scope_note(pg_impl *x);
 void pg_scope_forget(pg_impl *x);
 

@@ -129,6 +129,7 @@ void pg_debt_clear(double collect_seconds, double since_seconds);
 /* Scopes free, at their end, what was made inside and is not kept. A token names the scope; scopes end in reverse order. */
 int pg_scope_enter(int *token);
 int pg_scope_keep(const pg_tensor *t);                        /* t outlives the innermost scope (moves to the one around it) */
+int pg_scope_exempt(const pg_tensor *t);                      /* t outlives every scope: it is stored in a module, an optimizer */
 int pg_scope_leave(int token);
 /* Tensors made between the two are outside every scope. */
 int pg_scope_suspend(int *token);

@@ -1,0 +1,531 @@
+/* alloc.c: the caching allocator.
+ *
+ * Sizes are rounded up to classes: multiples of 64 bytes up to 1 KiB, then eight a doubling up to 64 MiB, then multiples of 2 MiB.
+ * Blocks up to 1 MiB are cut from chunks (2 to 32 MiB, of whatever classes come along); larger ones are asked of the device one by
+ * one. A freed block goes on its class's stack and is handed out again, the last freed first: it is the one still in the cache.
+ * The stacks lie outside the blocks, whose memory the process may not be able to read, and have room for every block of their class
+ * before it is made, so giving back never allocates and never fails.
+ *
+ * One lock guards all of it. Uncontended it costs a few nanoseconds, less than keeping exact statistics without it would.
+ */
+#include "alloc.h"
+
+#include <stdatomic.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../device/device.h"
+#include "debt.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+#define PG_ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define PG_ASAN 1
+#endif
+#endif
+#ifdef PG_ASAN
+#include <sanitizer/asan_interface.h>
+#endif
+
+enum {
+    LINEAR = 16,                       /* classes that are multiples of 64 bytes */
+    CLASSES = LINEAR + 8 * 16,         /* and eight a doubling from 1 KiB to 64 MiB */
+    CHUNK_CLASSES = LINEAR + 8 * 10    /* up to 1 MiB */
+};
+static const size_t CHUNK_MIN = (size_t)2 << 20, CHUNK_MAX = (size_t)32 << 20;
+static const size_t STEP = (size_t)2 << 20;            /* of sizes past the classes, and of what raw_allocate is asked for chunks */
+static const size_t KEEP_MIN = (size_t)512 << 20;      /* cached memory is not trimmed below this */
+static const size_t CHECKED = (size_t)16 << 20;        /* reservations from here on are checked against what is available */
+
+typedef struct stack {
+    void **items;
+    int64_t n, room, made;     /* cached now; capacity; blocks of the class that exist */
+} stack;
+
+typedef struct chunk {
+    char *memory;
+    size_t bytes, used, cached;   /* cached: scratch of empty_cache */
+} chunk;
+
+typedef struct huge { void *memory; size_t bytes; } huge;
+
+struct pg_allocator {
+    atomic_flag lock;
+    const pg_device *device;
+    pg_allocator *next;
+    stack classes[CLASSES];
+    chunk *chunks;
+    int chunks_n, chunks_room;
+    size_t chunk_next;
+    huge *huges;                  /* freed blocks past the classes */
+    int64_t huges_n, huges_room, huges_made;
+    size_t cached_large;          /* bytes on stacks that could go back to the device one by one */
+    size_t allocated, reserved, max_allocated, max_reserved;
+    uint64_t allocations, frees, hits, system;
+};
+
+static _Atomic(pg_allocator *) allocators;
+
+/* PERIGEE_FAIL_ALLOCATION=n: the n-th allocation fails; =n+: and all after it. For tests. */
+static int64_t fail_at;
+static bool fail_on;
+static _Atomic int64_t allocation_count;
+
+static void lock(pg_allocator *a)
+{
+    for (int spins = 0; atomic_flag_test_and_set_explicit(&a->lock, memory_order_acquire); spins++) {
+        if (spins > 64) sched_yield();
+    }
+}
+
+static void unlock(pg_allocator *a) { atomic_flag_clear_explicit(&a->lock, memory_order_release); }
+
+/* ---- classes ---- */
+
+static int class_of(size_t bytes)
+{
+    if (bytes <= 1024) return bytes == 0 ? 0 : (int)((bytes + 63) / 64) - 1;
+    int top = 63 - __builtin_clzll((unsigned long long)(bytes - 1));   /* 2^top <= bytes - 1 */
+    int eighth = (int)((bytes - 1) >> (top - 3)) & 7;
+    return LINEAR + (top - 10) * 8 + eighth;
+}
+
+static size_t class_bytes(int k)
+{
+    if (k < LINEAR) return (size_t)(k + 1) * 64;
+    int top = 10 + (k - LINEAR) / 8, eighth = (k - LINEAR) % 8;
+    return ((size_t)1 << top) + ((size_t)(eighth + 1) << (top - 3));
+}
+
+/* ---- poison: a free block is all hidden; of a block in use the bytes asked for are shown ---- */
+
+static void hide(const pg_device *d, void *memory, size_t bytes)
+{
+    if (!d->host) return;
+#ifdef PG_ASAN
+    __asan_unpoison_memory_region(memory, bytes);
+#endif
+#ifdef PG_DEBUG
+    memset(memory, 0xff, bytes);      /* NaN as a float, -1 as an integer */
+#endif
+#ifdef PG_ASAN
+    __asan_poison_memory_region(memory, bytes);
+#endif
+    (void)memory;
+    (void)bytes;
+}
+
+static void show(const pg_device *d, void *memory, size_t bytes)
+{
+    if (!d->host) return;
+#ifdef PG_ASAN
+    __asan_unpoison_memory_region(memory, bytes);
+#endif
+    (void)memory;
+    (void)bytes;
+}
+
+/* ---- the device's memory; called without the lock ---- */
+
+static void *raw_new(pg_allocator *a, size_t bytes)
+{
+    const pg_device *d = a->device;
+    if (bytes >= CHECKED && d->available && bytes > d->available(d)) return NULL;
+    return d->raw_allocate(d, bytes);
+}
+
+static void raw_drop(pg_allocator *a, void *memory, size_t bytes)
+{
+    show(a->device, memory, bytes);
+    a->device->raw_free(a->device, memory, bytes);
+}
+
+static void reserved_more(pg_allocator *a, size_t bytes)
+{
+    a->system++;
+    a->reserved += bytes;
+    if (a->reserved > a->max_reserved) a->max_reserved = a->reserved;
+}
+
+/* ---- giving cached memory back to the device ---- */
+
+enum { BATCH = 64 };
+typedef struct batch { huge items[BATCH]; int n; } batch;
+
+/* Moves freed blocks that are not in chunks from their stacks into b, until it is full. Needs the lock. */
+static void collect_large(pg_allocator *a, batch *b)
+{
+    b->n = 0;
+    while (b->n < BATCH && a->huges_n > 0) {
+        b->items[b->n++] = a->huges[--a->huges_n];
+        a->huges_made--;
+    }
+    for (int k = CLASSES - 1; k >= CHUNK_CLASSES && b->n < BATCH; k--) {
+        stack *s = &a->classes[k];
+        while (b->n < BATCH && s->n > 0) {
+            b->items[b->n++] = (huge){s->items[--s->n], class_bytes(k)};
+            s->made--;
+        }
+    }
+    for (int i = 0; i < b->n; i++) {
+        a->cached_large -= b->items[i].bytes;
+        a->reserved -= b->items[i].bytes;
+    }
+}
+
+static void drop_large(pg_allocator *a)
+{
+    batch b;
+    do {
+        lock(a);
+        collect_large(a, &b);
+        unlock(a);
+        for (int i = 0; i < b.n; i++) raw_drop(a, b.items[i].memory, b.items[i].bytes);
+    } while (b.n > 0);
+}
+
+static int by_address(const void *p, const void *q)
+{
+    const char *a = ((const chunk *)p)->memory, *b = ((const chunk *)q)->memory;
+    return a < b ? -1 : a > b;
+}
+
+static chunk *chunk_of(pg_allocator *a, const void *memory)
+{
+    int low = 0, high = a->chunks_n - 1;
+    while (low < high) {
+        int middle = (low + high + 1) / 2;
+        if (a->chunks[middle].memory <= (const char *)memory) low = middle;
+        else high = middle - 1;
+    }
+    return &a->chunks[low];
+}
+
+/* Takes one chunk whose blocks are all free out of the books. Needs the lock. */
+static bool take_idle_chunk(pg_allocator *a, huge *out)
+{
+    if (a->chunks_n == 0) return false;
+    chunk current = a->chunks[a->chunks_n - 1];
+    qsort(a->chunks, (size_t)a->chunks_n, sizeof *a->chunks, by_address);
+    for (int i = 0; i < a->chunks_n; i++) a->chunks[i].cached = 0;
+    for (int k = 0; k < CHUNK_CLASSES; k++) {
+        stack *s = &a->classes[k];
+        for (int64_t i = 0; i < s->n; i++) chunk_of(a, s->items[i])->cached += class_bytes(k);
+    }
+    int found = -1;
+    for (int i = 0; i < a->chunks_n && found < 0; i++)
+        if (a->chunks[i].cached == a->chunks[i].used) found = i;
+    if (found >= 0) {
+        chunk gone = a->chunks[found];
+        for (int k = 0; k < CHUNK_CLASSES; k++) {
+            stack *s = &a->classes[k];
+            int64_t kept = 0;
+            for (int64_t i = 0; i < s->n; i++) {
+                const char *p = s->items[i];
+                if (p < gone.memory || p >= gone.memory + gone.bytes) s->items[kept++] = s->items[i];
+            }
+            s->made -= s->n - kept;
+            s->n = kept;
+        }
+        a->chunks[found] = a->chunks[--a->chunks_n];
+        a->reserved -= gone.bytes;
+        *out = (huge){gone.memory, gone.bytes};
+    }
+    /* new blocks are cut from the last chunk */
+    for (int i = 0; i < a->chunks_n; i++)
+        if (a->chunks[i].memory == current.memory) {
+            a->chunks[i] = a->chunks[a->chunks_n - 1];
+            a->chunks[a->chunks_n - 1] = current;
+            break;
+        }
+    return found >= 0;
+}
+
+void pg_allocator_empty_cache(pg_allocator *a)
+{
+    drop_large(a);
+    for (;;) {
+        huge idle;
+        lock(a);
+        bool found = take_idle_chunk(a, &idle);
+        unlock(a);
+        if (!found) return;
+        raw_drop(a, idle.memory, idle.bytes);
+    }
+}
+
+/* ---- allocating ---- */
+
+/* Counts a block that goes out. Needs the lock. */
+static void count_out(pg_allocator *a, size_t bytes)
+{
+    a->allocations++;
+    a->allocated += bytes;
+    if (a->allocated > a->max_allocated) a->max_allocated = a->allocated;
+}
+
+/* Room for one more block on s. Needs the lock. */
+static bool reserve(stack *s)
+{
+    if (s->made < s->room) return true;
+    int64_t room = s->room ? 2 * s->room : 16;
+    void **items = realloc(s->items, (size_t)room * sizeof *items);
+    if (!items) return false;
+    s->items = items;
+    s->room = room;
+    return true;
+}
+
+/* Cuts a block from the current chunk, which must have room for it. Needs the lock. */
+static void *cut(pg_allocator *a, int k, size_t bytes)
+{
+    chunk *c = a->chunks_n ? &a->chunks[a->chunks_n - 1] : NULL;
+    if (!c || c->bytes - c->used < bytes || !reserve(&a->classes[k])) return NULL;
+    void *memory = c->memory + c->used;
+    c->used += bytes;
+    a->classes[k].made++;
+    return memory;
+}
+
+/* A block of a class that chunks serve, its stack being empty. Called without the lock. */
+static void *chunk_block(pg_allocator *a, int k, size_t bytes)
+{
+    for (;;) {
+        lock(a);
+        stack *s = &a->classes[k];
+        void *memory = s->n > 0 ? s->items[--s->n] : cut(a, k, bytes);
+        if (memory) count_out(a, bytes);
+        size_t size = a->chunk_next;
+        unlock(a);
+        if (memory) return memory;
+
+        char *fresh = raw_new(a, size);
+        while (!fresh && size > CHUNK_MIN) fresh = raw_new(a, size /= 2);
+        if (!fresh) return NULL;
+        hide(a->device, fresh, size);
+        lock(a);
+        bool room = a->chunks_n < a->chunks_room;
+        if (!room) {
+            int n = a->chunks_room ? 2 * a->chunks_room : 16;
+            chunk *chunks = realloc(a->chunks, (size_t)n * sizeof *chunks);
+            if (chunks) {
+                a->chunks = chunks;
+                a->chunks_room = n;
+                room = true;
+            }
+        }
+        room = room && reserve(&a->classes[k]);
+        if (room) {
+            /* what is left of the chunk before is not wasted: it becomes the largest blocks it can hold */
+            chunk *last = a->chunks_n ? &a->chunks[a->chunks_n - 1] : NULL;
+            for (int j = CHUNK_CLASSES - 1; last && j >= 0; j--) {
+                size_t piece = class_bytes(j);
+                if (last->bytes - last->used < piece || !reserve(&a->classes[j])) continue;
+                a->classes[j].items[a->classes[j].n++] = last->memory + last->used;
+                a->classes[j].made++;
+                last->used += piece;
+            }
+            a->chunks[a->chunks_n++] = (chunk){fresh, size, 0, 0};
+            reserved_more(a, size);
+            if (a->chunk_next < CHUNK_MAX) a->chunk_next *= 2;
+        }
+        unlock(a);
+        if (!room) {
+            raw_drop(a, fresh, size);
+            return NULL;
+        }
+    }
+}
+
+/* The freed block past the classes that fits best, at most a quarter too large; -1 for none. Needs the lock. */
+static int64_t find_huge(const pg_allocator *a, size_t bytes)
+{
+    int64_t best = -1;
+    for (int64_t i = 0; i < a->huges_n; i++) {
+        size_t size = a->huges[i].bytes;
+        if (size >= bytes && size - bytes <= bytes / 4 && (best < 0 || size < a->huges[best].bytes)) best = i;
+    }
+    return best;
+}
+
+static bool reserve_huge(pg_allocator *a)
+{
+    if (a->huges_made < a->huges_room) return true;
+    int64_t room = a->huges_room ? 2 * a->huges_room : 16;
+    huge *items = realloc(a->huges, (size_t)room * sizeof *items);
+    if (!items) return false;
+    a->huges = items;
+    a->huges_room = room;
+    return true;
+}
+
+/* A block of its own; k is its class or CLASSES. Called without the lock. */
+static void *large_block(pg_allocator *a, int k, size_t bytes)
+{
+    lock(a);
+    bool room = k < CLASSES ? reserve(&a->classes[k]) : reserve_huge(a);
+    if (room) {
+        if (k < CLASSES) a->classes[k].made++;
+        else a->huges_made++;
+    }
+    size_t most = a->max_allocated > KEEP_MIN ? a->max_allocated : KEEP_MIN;
+    bool trim = a->cached_large > 0 && (a->cached_large > most || bytes > most - a->cached_large);
+    unlock(a);
+    if (!room) return NULL;
+    if (trim) drop_large(a);
+    void *memory = raw_new(a, bytes);
+    if (memory) hide(a->device, memory, bytes);
+    lock(a);
+    if (memory) {
+        reserved_more(a, bytes);
+        count_out(a, bytes);
+    } else if (k < CLASSES) {
+        a->classes[k].made--;
+    } else {
+        a->huges_made--;
+    }
+    unlock(a);
+    return memory;
+}
+
+static bool planned_failure(void)
+{
+    int64_t n = atomic_fetch_add_explicit(&allocation_count, 1, memory_order_relaxed) + 1;
+    return n == fail_at || (fail_on && n > fail_at);
+}
+
+static int out_of_memory(pg_allocator *a, size_t bytes)
+{
+    const pg_device *d = a->device;
+    lock(a);
+    size_t live = a->allocated, cached = a->reserved - a->allocated;
+    unlock(a);
+    double mib = 1024.0 * 1024.0, available = d->available ? (double)d->available(d) : 0;
+    return pg_fail_status(PG_ERROR_MEMORY,
+                          "out of memory on %s: %zu bytes (%.1f MiB) asked for, %.1f MiB live in tensors, %.1f MiB cached, "
+                          "%.1f MiB free on the device",
+                          d->name, bytes, (double)bytes / mib, (double)live / mib, (double)cached / mib, available / mib);
+}
+
+int pg_allocate(pg_allocator *a, size_t bytes, void **memory, size_t *got)
+{
+    if (__builtin_expect(fail_at != 0, 0) && planned_failure()) return out_of_memory(a, bytes);
+    if (bytes > PTRDIFF_MAX - STEP) return out_of_memory(a, bytes);
+    int k = CLASSES;
+    size_t size;
+    void *block = NULL;
+    if (bytes <= (size_t)64 << 20) {
+        k = class_of(bytes);
+        size = class_bytes(k);
+        stack *s = &a->classes[k];
+        lock(a);
+        if (s->n > 0) {
+            block = s->items[--s->n];
+            if (k >= CHUNK_CLASSES) a->cached_large -= size;
+            a->hits++;
+            count_out(a, size);
+        }
+        unlock(a);
+    } else {
+        size = (bytes + STEP - 1) / STEP * STEP;
+        lock(a);
+        int64_t i = find_huge(a, size);
+        if (i >= 0) {
+            block = a->huges[i].memory;
+            size = a->huges[i].bytes;
+            a->huges[i] = a->huges[--a->huges_n];
+            a->cached_large -= size;
+            a->hits++;
+            count_out(a, size);
+        }
+        unlock(a);
+    }
+    if (!block) block = k < CHUNK_CLASSES ? chunk_block(a, k, size) : large_block(a, k, size);
+    if (!block) {
+        pg_allocator_empty_cache(a);
+        block = k < CHUNK_CLASSES ? chunk_block(a, k, size) : large_block(a, k, size);
+        if (!block) return out_of_memory(a, bytes);
+    }
+    show(a->device, block, bytes);
+    pg_debt_add((int64_t)size);
+    *memory = block;
+    *got = size;
+    return PG_OK;
+}
+
+void pg_release_memory(pg_allocator *a, void *memory, size_t got)
+{
+    if (!memory) return;
+    hide(a->device, memory, got);
+    pg_debt_add(-(int64_t)got);
+    lock(a);
+    a->frees++;
+    a->allocated -= got;
+    if (got <= (size_t)64 << 20) {
+        int k = class_of(got);
+        stack *s = &a->classes[k];
+        s->items[s->n++] = memory;
+        if (k >= CHUNK_CLASSES) a->cached_large += got;
+    } else {
+        a->huges[a->huges_n++] = (huge){memory, got};
+        a->cached_large += got;
+    }
+    unlock(a);
+}
+
+/* ---- the allocator itself ---- */
+
+pg_allocator *pg_allocator_new(const pg_device *device)
+{
+    pg_allocator *a = calloc(1, sizeof *a);
+    if (!a) return NULL;
+    atomic_flag_clear(&a->lock);
+    a->device = device;
+    a->chunk_next = CHUNK_MIN;
+    const char *fail = getenv("PERIGEE_FAIL_ALLOCATION");
+    if (fail && *fail) {
+        char *end;
+        fail_at = strtoll(fail, &end, 10);
+        fail_on = *end == '+';
+    }
+    pg_allocator *first = atomic_load(&allocators);
+    do a->next = first;
+    while (!atomic_compare_exchange_weak(&allocators, &first, a));
+    return a;
+}
+
+void pg_allocator_statistics(pg_allocator *a, pg_memory_stats *stats)
+{
+    lock(a);
+    stats->allocated = (double)a->allocated;
+    stats->reserved = (double)a->reserved;
+    stats->max_allocated = (double)a->max_allocated;
+    stats->max_reserved = (double)a->max_reserved;
+    stats->allocations = (double)a->allocations;
+    stats->frees = (double)a->frees;
+    stats->cache_hits = (double)a->hits;
+    stats->system_allocations = (double)a->system;
+    unlock(a);
+}
+
+void pg_allocator_reset_peak(pg_allocator *a)
+{
+    lock(a);
+    a->max_allocated = a->allocated;
+    a->max_reserved = a->reserved;
+    unlock(a);
+}
+
+size_t pg_allocated_everywhere(void)
+{
+    size_t sum = 0;
+    for (pg_allocator *a = atomic_load(&allocators); a; a = a->next) {
+        lock(a);
+        sum += a->allocated;
+        unlock(a);
+    }
+    return sum;
+}

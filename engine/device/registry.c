@@ -1,0 +1,92 @@
+/* registry.c: which devices there are, and what a kernel's status means. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../core/dtype.h"
+#include "device.h"
+
+const pg_device *pg_device_at(int k) { return k == 0 ? pg_device_cpu() : NULL; }
+
+/* "cuda:1" is of type "cuda" with index 1; -1 where no index is given, -2 where the text after the colon is none. */
+static size_t type_length(const char *name, long *index)
+{
+    const char *colon = strchr(name, ':');
+    *index = -1;
+    if (!colon) return strlen(name);
+    char *end;
+    *index = strtol(colon + 1, &end, 10);
+    if (end == colon + 1 || *end || *index < 0 || colon[1] == '+') *index = -2;
+    return (size_t)(colon - name);
+}
+
+int pg_device_find(const pg_device **out, const char *name)
+{
+    const char *problem = pg_cpu_problem();
+    if (problem) return pg_fail("%s", problem);
+    if (!pg_device_cpu()->allocator) return pg_out_of_memory(0);
+    if (!name) {
+        *out = pg_device_at(0);
+        return PG_OK;
+    }
+    long index;
+    size_t n = type_length(name, &index);
+    const pg_device *d;
+    for (int k = 0; (d = pg_device_at(k)); k++)
+        if (strlen(d->type) == n && memcmp(d->type, name, n) == 0 && (index == -1 || index == d->index)) {
+            *out = d;
+            return PG_OK;
+        }
+    char there[160];
+    size_t used = 0;
+    there[0] = 0;
+    for (int k = 0; (d = pg_device_at(k)) && used < sizeof there; k++)
+        used += (size_t)snprintf(there + used, sizeof there - used, "%s%s", k ? ", " : "", d->name);
+    if (n == 4 && memcmp(name, "cuda", 4) == 0 && index != -2)
+        return pg_fail("device '%.60s': this engine was built without CUDA (devices here: %s)", name, there);
+    return pg_fail("unknown device '%.60s' (devices here: %s)", name, there);
+}
+
+int pg_device_count(const char *type)
+{
+    int n = 0;
+    const pg_device *d;
+    for (int k = 0; (d = pg_device_at(k)); k++) n += type != NULL && strcmp(d->type, type) == 0;
+    return n;
+}
+
+int pg_kernel_status(const pg_device *d, pg_context *context, int kernel_status, const char *kernel, int dtype)
+{
+    int status = PG_OK;
+    switch (kernel_status) {
+    case PG_KERNEL_OK: break;
+    case PG_KERNEL_UNSUPPORTED:
+        if (dtype >= 0 && dtype < PG_DTYPES)
+            status = pg_fail("\"%s\" is not defined for %s on %s", kernel, pg_dtype_name(dtype), d->name);
+        else
+            status = pg_fail("\"%s\" is not defined for these dtypes on %s", kernel, d->name);
+        break;
+    case PG_KERNEL_NO_SCRATCH:
+        /* the allocator has left the message with the sizes */
+        status = PG_ERROR_MEMORY;
+        break;
+    case PG_KERNEL_BAD_INDEX: {
+        const int64_t *bad = context->bad_index;
+        if (bad && bad[0] && bad[2])
+            status = pg_fail_status(PG_ERROR_INDEX, "index %lld is out of range for a dimension of size %lld",
+                                    (long long)bad[1], (long long)bad[2]);
+        else if (bad && bad[0])
+            status = pg_fail_status(PG_ERROR_INDEX, "index %lld is out of range", (long long)bad[1]);
+        else
+            status = pg_fail_status(PG_ERROR_INDEX, "an index is out of range");
+        break;
+    }
+    case PG_KERNEL_INTERRUPTED:
+        status = pg_fail_status(PG_ERROR_INTERRUPT, "interrupted");
+        break;
+    default:
+        status = pg_fail("\"%s\" failed on %s with kernel status %d", kernel, d->name, kernel_status);
+    }
+    d->context_end(d, context);
+    return status;
+}
