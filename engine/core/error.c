@@ -24,7 +24,7 @@ const char *pg_error_set_op(const char *name) {
 
 const char *pg_error_op(void) { return op; }
 
-int pg_fail_status(int status, const char *format, ...) {
+int pg_fail_as(int status, const char *format, ...) {
     if (!message && !(message = malloc(MESSAGE_MAX))) return status;
     int n = op ? snprintf(message, MESSAGE_MAX, "%s: ", op) : 0;
     va_list arguments;
@@ -34,7 +34,7 @@ int pg_fail_status(int status, const char *format, ...) {
     return status;
 }
 
-int pg_out_of_memory(size_t bytes) {
+int pg_fail_memory(size_t bytes) {
     return pg_fail_status(PG_ERROR_MEMORY, "out of memory: %zu bytes asked for", bytes);
 }
 

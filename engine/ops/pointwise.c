@@ -44,7 +44,7 @@ enum { OPERANDS_MAX = PG_K_OPERANDS - 1 };
 int pg_pointwise(pg_tensor *out, int op, int compute, int result, int n, const pg_operand *operands, int keep, const double *p) {
     pg_tensor converted[OPERANDS_MAX];
     pg_operand use[OPERANDS_MAX];
-    int64_t shape[PG_DIMS_MAX];
+    int64_t shape[PG_DIMS_MAX] = {0};
     int ndim = -1, status = PG_OK, made = 0;
     const pg_device *device = NULL;
     for (int k = 0; k < n && status >= 0; k++) {

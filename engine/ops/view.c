@@ -58,7 +58,7 @@ static int reshape_backward(pg_backward *b) {
 static const pg_rule reshape_rule = {.name = "view", .backward = reshape_backward};
 
 int op_reshape(pg_tensor *out, const pg_tensor *input, const int64_t *shape, int shape_n) {
-    int64_t resolved[PG_DIMS_MAX], stride[PG_DIMS_MAX];
+    int64_t resolved[PG_DIMS_MAX] = {0}, stride[PG_DIMS_MAX];
     int status = resolve_shape(resolved, input, shape, shape_n);
     if (status < 0) return status;
     if (view_strides(stride, input, resolved, shape_n))
