@@ -160,7 +160,7 @@ local function checks(row, line)
         elseif p.kind == "dtype" then
             line("if (s >= 0 && (%s < %d || %s >= PG_DTYPES)) s = wrong(%s, \"a dtype\");", name,
                 p.optional and -1 or 0, name, arg_name)
-        elseif not p.optional then -- device, string
+        elseif (p.kind == "device" or p.kind == "string") and not p.optional then
             line("if (s >= 0 && !%s) s = wrong(%s, \"a %s\");", name, arg_name, p.kind)
         end
     end
