@@ -1,0 +1,5 @@
+--- models: ready-made ones.
+
+return {
+    gpt = require("perigee.models.gpt"),
+}

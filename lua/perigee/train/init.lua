@@ -1,0 +1,15 @@
+--- What a training script needs around the model: settings, progress, a run's folder, event files, checkpoints.
+
+local checkpoint = require("perigee.train.checkpoint")
+local run = require("perigee.train.run")
+local tensorboard = require("perigee.train.tensorboard")
+
+return {
+    config = require("perigee.train.config"),
+    progress = require("perigee.train.progress"),
+    Run = run.Run,
+    read_metrics = run.read_metrics,
+    SummaryWriter = tensorboard.SummaryWriter,
+    save_checkpoint = checkpoint.save,
+    load_checkpoint = checkpoint.load,
+}

@@ -1,0 +1,86 @@
+-- Trains an MLP of 784-256-10 on MNIST.
+--
+--   build/perigee scripts/train_mnist.lua --data DIR      (the four idx files, gzipped or not)
+
+local root = (arg[0]:match("^(.*)/[^/]*$") or ".") .. "/.."
+package.path = root .. "/lua/?.lua;" .. root .. "/lua/?/init.lua;" .. package.path
+
+local pg = require("perigee")
+local data = require("perigee.data")
+local nn = require("perigee.nn")
+local system = require("perigee.system")
+local train = require("perigee.train")
+
+local F = nn.functional
+
+local config = train.config {
+    { "data", "data/mnist", "folder of the idx files" },
+    { "epochs", 3, "passes over the training set" },
+    { "batch_size", 64, "images a step" },
+    { "learning_rate", 1e-3, "of Adam" },
+    { "hidden", 256, "width of the hidden layer" },
+    { "seed", 42, "of weights and order" },
+    { "device", "cpu", "where to train" },
+}
+local settings = config:parse_or_exit(arg, "Trains an MLP on MNIST.")
+
+-- Images (N, 784) in [0, 1], labels (N).
+local function load(name)
+    local tensors = {}
+    for i, part in ipairs { "images-idx3-ubyte", "labels-idx1-ubyte" } do
+        local path = ("%s/%s-%s"):format(settings.data, name, part)
+        if not system.exists(path) then
+            path = path .. ".gz"
+        end
+        if not system.exists(path) then
+            io.stderr:write(("train_mnist: there is no %s (nor without .gz); --data names the folder with MNIST's "
+                .. "four files\n"):format(path))
+            os.exit(1)
+        end
+        tensors[i] = data.read_idx(path)
+    end
+    local images, labels = tensors[1], tensors[2]
+    return images:view(images:size(0), -1):to(pg.float32) / 255, labels:to(pg.int64)
+end
+
+pg.manual_seed(settings.seed)
+local images, labels = load("train")
+local test_images, test_labels = load("t10k")
+
+local model = nn.Sequential(nn.Linear(images:size(1), settings.hidden), nn.ReLU(), nn.Linear(settings.hidden, 10))
+model:to(settings.device)
+print(model)
+local optimizer = pg.optim.Adam(model:parameters(), { lr = settings.learning_rate })
+local loader = data.DataLoader(data.TensorDataset(images, labels), {
+    batch_size = settings.batch_size, shuffle = true, seed = settings.seed,
+})
+
+local function step(x, y)
+    local loss = F.cross_entropy(model(x:to(settings.device)), y:to(settings.device))
+    optimizer:zero_grad()
+    loss:backward()
+    optimizer:step()
+    return loss:item()
+end
+
+-- The fraction of test images that are recognised.
+local function accuracy()
+    model:eval()
+    local correct = pg.no_grad(pg.scope, function()
+        return model(test_images:to(settings.device)):argmax(1):to("cpu"):eq(test_labels):sum():item()
+    end)
+    model:train()
+    return correct / test_labels:numel()
+end
+
+for epoch = 1, settings.epochs do
+    local bar = train.progress(loader:len(), { desc = ("epoch %d"):format(epoch) })
+    local sum, n = 0, 0
+    for x, y in loader:iter() do
+        sum, n = sum + pg.scope(step, x, y), n + 1
+        bar:set_postfix(("loss=%.4f"):format(sum / n))
+        bar:update(1)
+    end
+    bar:close()
+    print(("epoch=%d loss=%.4f test_accuracy=%.2f%%"):format(epoch, sum / n, 100 * accuracy()))
+end
