@@ -3,8 +3,8 @@
 
 #include "node.h"
 
-static _Thread_local signed char disabled;   /* zero, the default, is enabled */
-static _Thread_local int depth;
+static PG_THREAD signed char disabled;   /* zero, the default, is enabled */
+static PG_THREAD int depth;
 
 bool pg_grad_enabled(void) { return !disabled; }
 

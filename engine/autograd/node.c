@@ -9,22 +9,32 @@ static atomic_long live_nodes;
 
 long pg_live_nodes(void) { return atomic_load_explicit(&live_nodes, memory_order_relaxed); }
 
-/* ---- memory: nodes of common size are kept by the thread that freed them ---- */
+/* ---- memory: nodes of common size are kept by the thread that freed them, linked through their first word ---- */
 
-enum { NODE_BYTES = 640, KEEP_MAX = 256 };
-typedef struct keeper { void *items[KEEP_MAX]; int n; } keeper;
-static _Thread_local keeper *kept;
+#ifdef __SANITIZE_ADDRESS__
+enum { NODE_BYTES = 0, KEEP_MAX = 0 };
+#else
+enum { NODE_BYTES = 640, KEEP_MAX = 1 << 14 };
+#endif
+static PG_THREAD struct { void *first; int n; } kept;
 
 static void *node_memory(size_t bytes) {
     if (bytes > NODE_BYTES) return malloc(bytes);
-    if (kept && kept->n > 0) return kept->items[--kept->n];
-    return malloc(NODE_BYTES);
+    void *n = kept.first;
+    if (!n) return malloc(NODE_BYTES);
+    kept.first = *(void **)n;
+    kept.n--;
+    return n;
 }
 
 static void node_memory_give(pg_node *n) {
-    if (n->bytes <= NODE_BYTES && !kept) kept = calloc(1, sizeof *kept);
-    if (n->bytes > NODE_BYTES || !kept || kept->n == KEEP_MAX) free(n);
-    else kept->items[kept->n++] = n;
+    if (n->bytes > NODE_BYTES || kept.n >= KEEP_MAX) {
+        free(n);
+        return;
+    }
+    *(void **)n = kept.first;
+    kept.first = n;
+    kept.n++;
 }
 
 /* ---- edges ---- */
@@ -87,8 +97,8 @@ static void node_dispose(pg_node *n) {
 }
 
 /* Nodes whose last reference went while another was being taken apart wait here: a chain of any length is freed in a loop. */
-static _Thread_local pg_node *waiting;
-static _Thread_local bool releasing;
+static PG_THREAD pg_node *waiting;
+static PG_THREAD bool releasing;
 
 void pg_node_release(pg_node *n) {
     if (!n || atomic_fetch_sub_explicit(&n->refs, 1, memory_order_acq_rel) != 1) return;
@@ -105,7 +115,7 @@ void pg_node_release(pg_node *n) {
 }
 
 const char *pg_node_name(const pg_node *n) {
-    static _Thread_local char name[64];
+    static PG_THREAD char name[64];
     if (n->custom_name) return n->custom_name;
     /* "log_softmax" prints as LogSoftmaxBackward0, PyTorch's way */
     int k = 0;

@@ -6,7 +6,7 @@
 #include "error.h"
 
 typedef struct pg_debt { int64_t bytes, limit; } pg_debt;
-extern _Thread_local pg_debt pg_debt_here __attribute__((tls_model("initial-exec")));
+extern PG_THREAD pg_debt pg_debt_here;
 
 static inline void pg_debt_add(int64_t bytes)
 {

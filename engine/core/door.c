@@ -89,10 +89,13 @@ static int resize(pg_tensor *out, const pg_tensor *result) {
     pg_tensor fresh = PG_HANDLE;
     int status = pg_new(&fresh, pg_device_of(out), x->dtype, result->impl->ndim, result->impl->shape);
     if (status < 0) return status;
+    if ((status = pg_impl_room(x, fresh.impl->ndim)) < 0) {
+        pg_tensor_release(&fresh);
+        return status;
+    }
     pg_storage *old = x->storage;
     x->storage = fresh.impl->storage;
     fresh.impl->storage = old;
-    x->ndim = fresh.impl->ndim;
     x->offset = 0;
     for (int i = 0; i < x->ndim; i++) x->shape[i] = fresh.impl->shape[i], x->stride[i] = fresh.impl->stride[i];
     pg_impl_geometry(x);

@@ -135,7 +135,7 @@ int pg_to_values(double *d, int64_t *i, const pg_tensor *t, int64_t start, int64
     if (x->ndim > 0 && n < x->numel) {
         int64_t inner = x->numel / x->shape[0], from = start / inner, to = (start + n + inner - 1) / inner;
         int64_t shape[PG_DIMS_MAX];
-        memcpy(shape, x->shape, sizeof shape);
+        memcpy(shape, x->shape, (size_t)x->ndim * sizeof *shape);
         shape[0] = to - from;
         first = start - from * inner;
         status = pg_alias(&narrowed, t, x->ndim, shape, x->stride, x->offset + from * x->stride[0]);

@@ -7,8 +7,8 @@
 enum { MESSAGE_MAX = 2048 };
 
 /* A pointer, not a buffer: the library is opened at run time, and the space for its thread-locals is small. */
-static _Thread_local char *message;
-static _Thread_local const char *op;
+static PG_THREAD char *message;
+static PG_THREAD const char *op;
 
 volatile int pg_interrupted;
 

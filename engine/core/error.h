@@ -7,6 +7,10 @@
 
 #include "../include/perigee.h"
 
+/* Thread-local, in the space that every thread has from its start: an access is one load. The library's share is small: keep
+ * buffers behind pointers. */
+#define PG_THREAD _Thread_local __attribute__((tls_model("initial-exec")))
+
 /* Sets the message "op: text" (op: the running op's name, absent outside ops) and returns status. %-formats as printf. */
 int pg_fail_as(int status, const char *format, ...) __attribute__((format(printf, 2, 3), cold));
 int pg_fail_memory(size_t bytes) __attribute__((cold));

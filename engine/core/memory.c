@@ -7,10 +7,10 @@
 
 static const int64_t LIMIT_MIN = INT64_C(256) << 20;
 
-_Thread_local pg_debt pg_debt_here __attribute__((tls_model("initial-exec"))) = {0, INT64_C(256) << 20};
+PG_THREAD pg_debt pg_debt_here = {0, INT64_C(256) << 20};
 
 /* How much is let pass between collections: a floor, and a part of what is live. Both grow while collecting is expensive. */
-static _Thread_local struct { int64_t floor; double part; } pace = {INT64_C(256) << 20, 0.5};
+static PG_THREAD struct { int64_t floor; double part; } pace = {INT64_C(256) << 20, 0.5};
 
 bool pg_debt_due(void) { return pg_debt_here.bytes > pg_debt_here.limit; }
 

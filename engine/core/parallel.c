@@ -47,7 +47,7 @@ static struct {
 } pool = {.taken = ATOMIC_FLAG_INIT, .mutex = PTHREAD_MUTEX_INITIALIZER, .work = PTHREAD_COND_INITIALIZER,
           .done = PTHREAD_COND_INITIALIZER};
 
-static _Thread_local struct { bool inside; int budget; } here;
+static PG_THREAD struct { bool inside; int budget; } here;
 
 static inline void relax(void)
 {

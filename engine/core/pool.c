@@ -9,7 +9,7 @@ struct pg_pool_chunk {
 };
 
 /* Where a pool that cannot grow sends results: it stays empty, because status is negative by then. */
-static _Thread_local pg_tensor spare;
+static PG_THREAD pg_tensor spare;
 
 pg_tensor *pg_pool_new(pg_pool *p) {
     pg_tensor *t = NULL;

@@ -13,7 +13,7 @@ struct pg_scope {
     int token;
 };
 
-static _Thread_local struct {
+static PG_THREAD struct {
     pg_scope *innermost;
     int suspended;            /* depth */
     int token;                /* the last given out */

@@ -8,21 +8,32 @@
 #include "../autograd/tape.h"
 #include "live.h"
 
-/* ---- freed structs are kept by the thread that freed them ---- */
+/* ---- freed structs are kept by the thread that freed them, linked through their first word ---- */
 
-enum { KEEP_MAX = 512 };
-typedef struct keeper { void *items[KEEP_MAX]; int n; } keeper;
-static _Thread_local keeper *impl_keeper, *storage_keeper;
+#ifdef __SANITIZE_ADDRESS__
+enum { KEEP_MAX = 0 };      /* the sanitizer should see each one go */
+#else
+enum { KEEP_MAX = 1 << 16 };
+#endif
+typedef struct keeper { void *first; int n; } keeper;
+static PG_THREAD keeper impl_keeper, storage_keeper;
 
-static void *keeper_take(keeper **k, size_t size) {
-    if (*k && (*k)->n > 0) return (*k)->items[--(*k)->n];
-    return malloc(size);
+static void *keeper_take(keeper *k, size_t size) {
+    void *item = k->first;
+    if (!item) return malloc(size);
+    k->first = *(void **)item;
+    k->n--;
+    return item;
 }
 
-static void keeper_give(keeper **k, void *item) {
-    if (!*k && !(*k = calloc(1, sizeof **k))) { free(item); return; }
-    if ((*k)->n == KEEP_MAX) free(item);
-    else (*k)->items[(*k)->n++] = item;
+static void keeper_give(keeper *k, void *item) {
+    if (k->n >= KEEP_MAX) {
+        free(item);
+        return;
+    }
+    *(void **)item = k->first;
+    k->first = item;
+    k->n++;
 }
 
 atomic_long pg_live_tensors, pg_live_storages;
@@ -71,22 +82,31 @@ void pg_storage_release(pg_storage *s) {
 
 static _Atomic uint64_t next_id = 1;
 
-static pg_impl *impl_new(void) {
+int pg_impl_room(pg_impl *x, int ndim) {
+    if (ndim > PG_FEW_DIMS && x->shape == x->few) {
+        int64_t *block = malloc(2 * PG_DIMS_MAX * sizeof *block);
+        if (!block) return pg_out_of_memory(2 * PG_DIMS_MAX * sizeof *block);
+        x->shape = block;
+        x->stride = block + PG_DIMS_MAX;
+    }
+    x->ndim = (uint8_t)ndim;
+    return PG_OK;
+}
+
+static int impl_new(pg_impl **out, int ndim) {
+    if (ndim > PG_DIMS_MAX) return pg_fail("at most %d dimensions are supported, got %d", PG_DIMS_MAX, ndim);
     pg_impl *x = keeper_take(&impl_keeper, sizeof *x);
-    if (!x) return NULL;
-    memset(x, 0, offsetof(pg_impl, shape));
-    x->base = NULL;
-    x->grad_fn = NULL;
-    x->output_nr = 0;
-    x->view_generation = x->generation = 0;
-    x->grad = NULL;
-    x->hook_id = 0;
+    if (!x) return pg_out_of_memory(sizeof *x);
+    memset(x, 0, offsetof(pg_impl, few));
+    x->shape = x->few;
+    x->stride = x->few + PG_FEW_DIMS;
     x->scope = NULL;
     atomic_init(&x->held, 0);
     atomic_init(&x->refs, 1);
     x->id = atomic_fetch_add_explicit(&next_id, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&pg_live_tensors, 1, memory_order_relaxed);
-    return x;
+    *out = x;
+    return pg_impl_room(x, ndim);
 }
 
 pg_impl *pg_impl_retain(pg_impl *x) {
@@ -95,8 +115,8 @@ pg_impl *pg_impl_retain(pg_impl *x) {
 }
 
 /* Impls whose last reference went while another was being taken apart wait here, linked through `base`. */
-static _Thread_local pg_impl *waiting;
-static _Thread_local bool releasing;
+static PG_THREAD pg_impl *waiting;
+static PG_THREAD bool releasing;
 
 static void impl_dispose(pg_impl *x) {
     pg_impl *base = x->base;
@@ -107,6 +127,7 @@ static void impl_dispose(pg_impl *x) {
     if (x->grad_fn) pg_node_release(x->grad_fn);
     pg_impl_unhold(x->grad);
     pg_impl_unhold(base);
+    if (x->shape != x->few) free(x->shape);
     atomic_fetch_sub_explicit(&pg_live_tensors, 1, memory_order_relaxed);
     keeper_give(&impl_keeper, x);
 }
@@ -255,8 +276,7 @@ const char *pg_shape_text(char *buffer, const int64_t *shape, int ndim) {
 /* ---- making ---- */
 
 int pg_new(pg_tensor *out, const pg_device *device, int dtype, int ndim, const int64_t *shape) {
-    if (ndim > PG_DIMS_MAX) return pg_fail("at most %d dimensions are supported, got %d", PG_DIMS_MAX, ndim);
-    int64_t n = pg_product(shape, ndim);
+    int64_t n = ndim > PG_DIMS_MAX ? 0 : pg_product(shape, ndim);
     size_t bytes;
     if (n < 0 || __builtin_mul_overflow((size_t)n, (size_t)pg_size_of(dtype), &bytes) || bytes > PTRDIFF_MAX) {
         for (int i = 0; i < ndim; i++)
@@ -266,15 +286,14 @@ int pg_new(pg_tensor *out, const pg_device *device, int dtype, int ndim, const i
         return pg_fail_status(PG_ERROR_MEMORY, "shape %s of %s is more than memory can address",
                               pg_shape_text((char[PG_TEXT]){0}, shape, ndim), pg_dtype_name(dtype));
     }
-    pg_impl *x = impl_new();
-    if (!x) return pg_out_of_memory(sizeof *x);
-    int status = storage_allocate(&x->storage, device, bytes);
+    pg_impl *x = NULL;
+    int status = impl_new(&x, ndim);
+    if (status >= 0) status = storage_allocate(&x->storage, device, bytes);
     if (status < 0) {
         pg_impl_release(x);
         return status;
     }
     x->dtype = (uint8_t)dtype;
-    x->ndim = (uint8_t)ndim;
     x->numel = n;
     x->contiguous = true;
     int64_t s = 1;
@@ -289,14 +308,16 @@ int pg_new(pg_tensor *out, const pg_device *device, int dtype, int ndim, const i
 }
 
 int pg_alias(pg_tensor *out, const pg_tensor *t, int ndim, const int64_t *shape, const int64_t *stride, int64_t offset) {
-    if (ndim > PG_DIMS_MAX) return pg_fail("at most %d dimensions are supported, got %d", PG_DIMS_MAX, ndim);
     const pg_impl *from = t->impl;
-    pg_impl *x = impl_new();
-    if (!x) return pg_out_of_memory(sizeof *x);
+    pg_impl *x = NULL;
+    int status = impl_new(&x, ndim);
+    if (status < 0) {
+        pg_impl_release(x);
+        return status;
+    }
     x->storage = from->storage;
     atomic_fetch_add_explicit(&x->storage->refs, 1, memory_order_relaxed);
     x->dtype = from->dtype;
-    x->ndim = (uint8_t)ndim;
     x->offset = offset;
     for (int i = 0; i < ndim; i++) {
         x->shape[i] = shape[i];
@@ -335,12 +356,13 @@ int pg_view_of(pg_tensor *out, const pg_tensor *t, int ndim, const int64_t *shap
 
 int pg_wrap(pg_tensor *out, const pg_device *device, int dtype, int ndim, const int64_t *shape, void *memory, size_t bytes,
             void (*release)(pg_storage *), void *owner) {
-    pg_impl *x = impl_new();
-    if (!x) return pg_out_of_memory(sizeof *x);
-    pg_storage *s = storage_new();
-    if (!s) {
+    pg_impl *x = NULL;
+    pg_storage *s = NULL;
+    int status = impl_new(&x, ndim);
+    if (status >= 0 && !(s = storage_new())) status = pg_out_of_memory(sizeof *s);
+    if (status < 0) {
         pg_impl_release(x);
-        return pg_out_of_memory(sizeof *s);
+        return status;
     }
     s->device = device;
     s->data = memory;
@@ -350,7 +372,6 @@ int pg_wrap(pg_tensor *out, const pg_device *device, int dtype, int ndim, const 
     s->exposed = true;
     x->storage = s;
     x->dtype = (uint8_t)dtype;
-    x->ndim = (uint8_t)ndim;
     memcpy(x->shape, shape, (size_t)ndim * sizeof *shape);
     pg_dense_strides(x->stride, shape, ndim);
     pg_impl_geometry(x);

@@ -30,6 +30,10 @@ typedef struct pg_storage {
  * changes that would need the base's history. */
 enum { PG_VIEW_NONE, PG_VIEW_PLAIN, PG_VIEW_MULTI, PG_VIEW_NO_GRAD };
 
+/* Sizes and strides of up to so many dimensions lie in the struct itself: tensors that wait for Lua's collector by the thousand
+ * should touch few cache lines. */
+enum { PG_FEW_DIMS = 4 };
+
 struct pg_impl {
     atomic_int refs;
     uint8_t dtype, ndim;
@@ -39,18 +43,19 @@ struct pg_impl {
     bool contiguous;              /* kept up to date by pg_impl_geometry */
     uint8_t scoped;               /* lives in a scope's list */
     atomic_int held;              /* how many of refs the engine's own structures own: bases, leaves of edges, .grad (scope.h) */
-    uint64_t id;
     pg_storage *storage;
     int64_t offset, numel;        /* elements */
-    int64_t shape[PG_DIMS_MAX], stride[PG_DIMS_MAX];
-    pg_impl *base;                /* of a view: the tensor that is no view; owned */
     pg_node *grad_fn;             /* owned; with output_nr */
+    pg_impl *base;                /* of a view: the tensor that is no view; owned */
+    pg_impl *grad;                /* of a leaf or a retained one; owned */
     int32_t output_nr;
     uint32_t view_generation;     /* the base's history generation that grad_fn belongs to */
     uint32_t generation;          /* of a base: counts changes of history through views */
-    pg_impl *grad;                /* of a leaf or a retained one; owned */
+    uint64_t id;
     double hook_id;               /* 0: no hooks */
-    pg_scope *scope;              /* where scoped: the list that x is on */
+    int64_t *shape, *stride;      /* ndim each; in `few`, or a block of their own (pg_impl_room) */
+    int64_t few[2 * PG_FEW_DIMS];
+    pg_scope *scope;              /* where scoped: the list that x is on; the rest is undefined where not */
     pg_impl *scope_older, *scope_younger;
 };
 
@@ -113,6 +118,8 @@ static inline void pg_share(pg_tensor *out, const pg_tensor *x) { out->impl = pg
 /* Product of sizes; -1 where it overflows or a size is negative. */
 int64_t pg_product(const int64_t *shape, int ndim);
 void pg_dense_strides(int64_t *stride, const int64_t *shape, int ndim);
+/* Makes room for ndim sizes and strides, whose values are then undefined. */
+int pg_impl_room(pg_impl *x, int ndim);
 /* Recomputes numel and contiguous. */
 void pg_impl_geometry(pg_impl *x);
 bool pg_same_shape(const pg_tensor *a, const pg_tensor *b);

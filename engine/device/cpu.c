@@ -136,7 +136,7 @@ static int copy_bytes(const pg_device *d, void *to, const void *from, size_t byt
 /* ---- contexts: scratch comes from the allocator's cache and goes back when the kernel is done ---- */
 
 enum { SCRATCH_MAX = 32 };
-static _Thread_local struct {
+static PG_THREAD struct {
     int64_t bad_index[3];
     int n;
     struct { void *memory; size_t got; } scratch[SCRATCH_MAX];
