@@ -246,7 +246,8 @@ typedef struct pg_kernels {
     /* any of dx, dweight, dbias may be NULL */
     int (*layer_norm_backward)(const pg_context *, int dtype, int64_t rows, int64_t n, const void *grad, const void *x,
                                const void *weight, const void *mean, const void *rstd, void *dx, void *dweight, void *dbias);
-    /* loss (rows) unreduced, already weighted (0 where ignored); lse (rows); row_weight (rows): what the mean divides by, summed */
+    /* loss (rows) unreduced, already weighted (0 where ignored); lse (rows); row_weight (rows): what the mean divides by, summed.
+     * These three, and grad_rows below, are float32 for halves. */
     int (*cross_entropy)(const pg_context *, int dtype, const pg_classifier *c, void *loss, void *lse, void *row_weight);
     /* dlogits (rows, classes) dense = grad_row[r] * d loss[r] / d logits; grad_rows has stride 0 or 1 */
     int (*cross_entropy_backward)(const pg_context *, int dtype, const pg_classifier *c, const void *lse, const void *grad_rows,
