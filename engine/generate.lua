@@ -113,7 +113,7 @@ local function checks(row, line)
         local name = p.name
         local arg_name = quote(name)
         if p.kind == "tensor" then
-            local flags = "0"
+            local flags = row.attrs["any device"] and "PG_ARG_ANY_DEVICE" or "0"
             if p.optional then
                 line("if (s >= 0 && %s) s = pg_door_tensor(&door, %s, %s, %s);", name, name, arg_name, flags)
             else

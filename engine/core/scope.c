@@ -38,7 +38,6 @@ static void take_out(pg_impl *x)
     if (x->scope_younger) x->scope_younger->scope_older = x->scope_older;
     else s->youngest = x->scope_older;
     if (x->scope_older) x->scope_older->scope_younger = x->scope_younger;
-    x->scope = NULL;
     x->scoped = 0;
 }
 
@@ -53,7 +52,7 @@ void pg_scope_note(pg_impl *x)
 void pg_scope_forget(pg_impl *x)
 {
     pthread_mutex_lock(&mutex);
-    if (x->scope) take_out(x);
+    if (x->scoped) take_out(x);
     pthread_mutex_unlock(&mutex);
 }
 
@@ -78,7 +77,7 @@ int pg_scope_keep(const pg_tensor *t)
     if (!live(t)) return pg_fail("scope keep: expected a tensor, got a freed one or none");
     pg_impl *x = t->impl;
     pthread_mutex_lock(&mutex);
-    if (x->scope && x->scope == here.innermost) {
+    if (x->scoped && x->scope == here.innermost) {
         pg_scope *around = x->scope->around;
         take_out(x);
         if (around) link_into(around, x);

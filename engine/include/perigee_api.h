@@ -275,16 +275,204 @@ int pg_sum(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n
 
 /* ---- views ---- */
 
+/* view(input: Tensor, shape: int...) -> Tensor   [method, view, grad2]
+ * The same elements in another shape (one size may be -1), sharing memory; an error where the strides do not allow it.
+ * PyTorch's view. */
+int pg_view(pg_tensor *out, const pg_tensor *input, const int64_t *shape, int shape_n);
+/* view(input: Tensor, dtype: dtype) -> Tensor   [method, view, nograd]
+ * The same bits as another dtype. Where its size differs, the last dimension, which must be dense, grows or shrinks. PyTorch's
+ * view(dtype). */
+int pg_view_dtype(pg_tensor *out, const pg_tensor *input, int dtype);
 /* reshape(input: Tensor, shape: int...) -> Tensor   [method, view, grad2]
  * The same elements in another shape (one size may be -1); a view where strides allow it, else a copy. PyTorch's reshape. */
 int pg_reshape(pg_tensor *out, const pg_tensor *input, const int64_t *shape, int shape_n);
+/* alias(input: Tensor) -> Tensor   [internal, view, grad2]
+ * A view of all of input: x[{}]. */
+int pg_alias_view(pg_tensor *out, const pg_tensor *input);
+/* flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor   [method, view, grad2]
+ * The dimensions start_dim to end_dim as one; input (*, a, b, *) to (*, a * b, *). PyTorch's flatten. */
+int pg_flatten(pg_tensor *out, const pg_tensor *input, int64_t start_dim, int64_t end_dim);
+/* unflatten(input: Tensor, dim: int, sizes: int[]) -> Tensor   [method, view, grad2]
+ * Dimension dim as several, whose sizes (one may be -1) multiply up to its size. PyTorch's unflatten. */
+int pg_unflatten(pg_tensor *out, const pg_tensor *input, int64_t dim, const int64_t *sizes, int sizes_n);
+/* squeeze(input: Tensor, dim: int[]? = nil) -> Tensor   [method, view, grad2]
+ * Without the dimensions of size 1: all of them, or those among dim. PyTorch's squeeze. */
+int pg_squeeze(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n);
+/* unsqueeze(input: Tensor, dim: int) -> Tensor   [method, view, grad2]
+ * With a dimension of size 1 at dim, which may be the number of dimensions. PyTorch's unsqueeze. */
+int pg_unsqueeze(pg_tensor *out, const pg_tensor *input, int64_t dim);
+/* permute(input: Tensor, dims: int...) -> Tensor   [method, view, grad2]
+ * Dimension k of the result is dimension dims[k] of input. PyTorch's permute. */
+int pg_permute(pg_tensor *out, const pg_tensor *input, const int64_t *dims, int dims_n);
+/* transpose(input: Tensor, dim0: int, dim1: int) -> Tensor   [method, view, grad2]
+ * With two dimensions exchanged. PyTorch's transpose. */
+int pg_transpose(pg_tensor *out, const pg_tensor *input, int64_t dim0, int64_t dim1);
+/* swapaxes(input: Tensor, dim0: int, dim1: int) -> Tensor   [method, same as pg_transpose]
+ * With two dimensions exchanged. PyTorch's swapaxes. */
+/* t(input: Tensor) -> Tensor   [method, view, grad2]
+ * A matrix transposed; input with fewer dimensions as it is. PyTorch's t. */
+int pg_t(pg_tensor *out, const pg_tensor *input);
+/* movedim(input: Tensor, source: int[], destination: int[]) -> Tensor   [method, view, grad2]
+ * Dimension source[k] moved to place destination[k], the others in their order. PyTorch's movedim. */
+int pg_movedim(pg_tensor *out, const pg_tensor *input, const int64_t *source, int source_n,
+               const int64_t *destination, int destination_n);
 /* expand(input: Tensor, sizes: int...) -> Tensor   [method, view, grad2]
  * A view with dimensions of size 1 repeated (stride 0); -1 keeps a size; new ones go in front. PyTorch's expand. */
 int pg_expand(pg_tensor *out, const pg_tensor *input, const int64_t *sizes, int sizes_n);
+/* broadcast_to(input: Tensor, sizes: int...) -> Tensor   [method, same as pg_expand]
+ * A view with dimensions of size 1 repeated. PyTorch's broadcast_to. */
+/* narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor   [method, view, grad2]
+ * Positions start to start + length of dimension dim. PyTorch's narrow. */
+int pg_narrow(pg_tensor *out, const pg_tensor *input, int64_t dim, int64_t start, int64_t length);
+/* select(input: Tensor, dim: int, index: int) -> Tensor   [method, view, grad2]
+ * Position index of dimension dim, which goes. PyTorch's select. */
+int pg_select(pg_tensor *out, const pg_tensor *input, int64_t dim, int64_t index);
+/* slice(input: Tensor, dim: int, start: int? = nil, stop: int? = nil, step: int = 1) -> Tensor   [internal, view, grad2]
+ * Positions start, start + step, ... before stop of dimension dim, bounds clamped as Python's: x[start:stop:step]. */
+int pg_slice(pg_tensor *out, const pg_tensor *input, int64_t dim, const int64_t *start, const int64_t *stop,
+             int64_t step);
+/* split(input: Tensor, split_size_or_sections: int[], dim: int = 0) -> Tensor[]   [method, view, grad2]
+ * Views of dimension dim: of one size each, the last one shorter (a number), or of the sizes given (a list of several).
+ * PyTorch's split. */
+int pg_split(pg_tensor_list *out, const pg_tensor *input, const int64_t *split_size_or_sections,
+             int split_size_or_sections_n, int64_t dim);
+/* chunk(input: Tensor, chunks: int, dim: int = 0) -> Tensor[]   [method, view, grad2]
+ * At most `chunks` views of equal size of dimension dim, the last one shorter. PyTorch's chunk. */
+int pg_chunk(pg_tensor_list *out, const pg_tensor *input, int64_t chunks, int64_t dim);
+/* unbind(input: Tensor, dim: int = 0) -> Tensor[]   [method, view, grad2]
+ * A view of each position of dimension dim. PyTorch's unbind. */
+int pg_unbind(pg_tensor_list *out, const pg_tensor *input, int64_t dim);
+/* diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor   [method, view, grad2]
+ * The diagonal over dim1 and dim2 as the last dimension: elements (i, i + offset). PyTorch's diagonal. */
+int pg_diagonal(pg_tensor *out, const pg_tensor *input, int64_t offset, int64_t dim1, int64_t dim2);
+/* as_strided(input: Tensor, size: int[], stride: int[], storage_offset: int? = nil) -> Tensor   [method, view, grad2]
+ * Any view of input's storage; strides and offset count elements; nothing outside the storage may be reached.
+ * PyTorch's as_strided. */
+int pg_as_strided(pg_tensor *out, const pg_tensor *input, const int64_t *size, int size_n,
+                  const int64_t *stride, int stride_n, const int64_t *storage_offset);
+/* contiguous(input: Tensor) -> Tensor   [method, grad2]
+ * input itself where it is contiguous (row-major, dense), else a copy that is. PyTorch's contiguous. */
+int pg_contiguous(pg_tensor *out, const pg_tensor *input);
+/* clone(input: Tensor) -> Tensor   [method, grad2]
+ * A contiguous copy. PyTorch's clone. */
+int pg_clone(pg_tensor *out, const pg_tensor *input);
+/* _to(input: Tensor, *, dtype: dtype? = nil, device: device? = nil, copy: bool = false) -> Tensor   [internal, any device, grad2]
+ * input with another dtype, on another device; itself where nothing changes and copy is false. PyTorch's to. */
+int pg__to(pg_tensor *out, const pg_tensor *input, int dtype, const char *device, bool copy);
+/* copy_(input: Tensor, src: Tensor) -> self   [method, any device, grad2]
+ * Writes src, broadcast and converted, into input. PyTorch's copy_. */
+int pg_copy_(pg_tensor *input, const pg_tensor *src);
+/* fill_(input: Tensor, value: Tensor|number) -> self   [method, grad2]
+ * Sets all elements to value: a number or a tensor of no dimensions. PyTorch's fill_. */
+int pg_fill_(pg_tensor *input, const pg_tensor *value, const pg_number *value_number);
+/* zero_(input: Tensor) -> self   [method, grad2]
+ * Sets all elements to 0. PyTorch's zero_. */
+int pg_zero_(pg_tensor *input);
 
 /* ---- indexing ---- */
 
+/* index(input: Tensor, indices: Tensor[], dims: int[]) -> Tensor   [internal, grad2]
+ * x[...] with tensors: indices[k] (integers, negative ones counting from the end, or bool) stands for dimension dims[k] (a bool
+ * one of n dimensions for dims[k] to dims[k] + n - 1). They broadcast together; their dimensions come first in the result, or, where
+ * the dimensions that they stand for are neighbours, in place of these. PyTorch's advanced indexing. */
+int pg_index(pg_tensor *out, const pg_tensor *input, const pg_tensor *const *indices, int indices_n,
+             const int64_t *dims, int dims_n);
+/* index_put(input: Tensor, indices: Tensor[], dims: int[], values: Tensor, accumulate: bool = false) -> Tensor   [internal, grad2]
+ * A copy of input with values (broadcast) at the places that `index` would take; accumulate adds to what is there. */
+int pg_index_put(pg_tensor *out, const pg_tensor *input, const pg_tensor *const *indices, int indices_n,
+                 const int64_t *dims, int dims_n, const pg_tensor *values, bool accumulate);
+/* index_put_(input: Tensor, indices: Tensor[], dims: int[], values: Tensor, accumulate: bool = false) -> self   [internal, grad2]
+ * Writes values (broadcast) to the places that `index` would take. PyTorch's index_put_. */
+int pg_index_put_(pg_tensor *input, const pg_tensor *const *indices, int indices_n, const int64_t *dims,
+                  int dims_n, const pg_tensor *values, bool accumulate);
+/* gather(input: Tensor, dim: int, index: Tensor) -> Tensor   [method, out, grad2]
+ * out[i][j][k] = input[index[i][j][k]][j][k] for dim 0. index (int64) is no larger than input apart from dim; the result has its
+ * shape. PyTorch's gather. */
+int pg_gather(pg_tensor *out, const pg_tensor *input, int64_t dim, const pg_tensor *index);
+/* scatter(input: Tensor, dim: int, index: Tensor, src: Tensor|number) -> Tensor   [method, out, grad2]
+ * A copy of input with out[index[i][j][k]][j][k] = src[i][j][k] for dim 0. Where an index stands several times, the last value in
+ * row-major order wins. PyTorch's scatter. */
+int pg_scatter(pg_tensor *out, const pg_tensor *input, int64_t dim, const pg_tensor *index,
+               const pg_tensor *src, const pg_number *src_number);
+/* scatter_(input: Tensor, dim: int, index: Tensor, src: Tensor|number) -> self   [method, inplace of pg_scatter] */
+int pg_scatter_(pg_tensor *input, int64_t dim, const pg_tensor *index, const pg_tensor *src,
+                const pg_number *src_number);
+/* scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor   [method, out, grad2]
+ * A copy of input with out[index[i][j][k]][j][k] += src[i][j][k] for dim 0, summed in row-major order. PyTorch's scatter_add. */
+int pg_scatter_add(pg_tensor *out, const pg_tensor *input, int64_t dim, const pg_tensor *index,
+                   const pg_tensor *src);
+/* scatter_add_(input: Tensor, dim: int, index: Tensor, src: Tensor) -> self   [method, inplace of pg_scatter_add] */
+int pg_scatter_add_(pg_tensor *input, int64_t dim, const pg_tensor *index, const pg_tensor *src);
+/* index_select(input: Tensor, dim: int, index: Tensor) -> Tensor   [method, out, grad2]
+ * Positions index (one dimension, integers) of dimension dim. PyTorch's index_select. */
+int pg_index_select(pg_tensor *out, const pg_tensor *input, int64_t dim, const pg_tensor *index);
+/* index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: number = 1) -> Tensor   [method, out, grad2]
+ * A copy of input with alpha * source's position k of dimension dim added to position index[k]. PyTorch's index_add. */
+int pg_index_add(pg_tensor *out, const pg_tensor *input, int64_t dim, const pg_tensor *index,
+                 const pg_tensor *source, const pg_number *alpha);
+/* index_add_(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: number = 1) -> self
+ *   [method, inplace of pg_index_add] */
+int pg_index_add_(pg_tensor *input, int64_t dim, const pg_tensor *index, const pg_tensor *source,
+                  const pg_number *alpha);
+/* masked_fill(input: Tensor, mask: Tensor, value: Tensor|number) -> Tensor   [method, grad2]
+ * value where mask (bool, broadcast) is true, else input. PyTorch's masked_fill. */
+int pg_masked_fill(pg_tensor *out, const pg_tensor *input, const pg_tensor *mask, const pg_tensor *value,
+                   const pg_number *value_number);
+/* masked_fill_(input: Tensor, mask: Tensor, value: Tensor|number) -> self   [method, inplace of pg_masked_fill] */
+int pg_masked_fill_(pg_tensor *input, const pg_tensor *mask, const pg_tensor *value,
+                    const pg_number *value_number);
+/* masked_select(input: Tensor, mask: Tensor) -> Tensor   [method, grad2, sync]
+ * The elements where mask (bool, broadcast) is true, in row-major order, as one dimension. PyTorch's masked_select. */
+int pg_masked_select(pg_tensor *out, const pg_tensor *input, const pg_tensor *mask);
+/* nonzero(input: Tensor) -> Tensor   [method, nograd, sync]
+ * Indices of the elements that are not zero: int64 (n, dimensions of input), in row-major order. PyTorch's nonzero. */
+int pg_nonzero(pg_tensor *out, const pg_tensor *input);
+
 /* ---- rearranging ---- */
+
+/* cat(tensors: Tensor[], dim: int = 0) -> Tensor   [out, grad2, autocast promote]
+ * The tensors one after the other along dim; other sizes are equal (empty tensors of one dimension are skipped). dtypes promote.
+ * PyTorch's cat. */
+int pg_cat(pg_tensor *out, const pg_tensor *const *tensors, int tensors_n, int64_t dim);
+/* concat(tensors: Tensor[], dim: int = 0) -> Tensor   [same as pg_cat]
+ * The tensors one after the other along dim. PyTorch's concat. */
+/* stack(tensors: Tensor[], dim: int = 0) -> Tensor   [out, grad2, autocast promote]
+ * Tensors of one shape along a new dimension dim. PyTorch's stack. */
+int pg_stack(pg_tensor *out, const pg_tensor *const *tensors, int tensors_n, int64_t dim);
+/* hstack(tensors: Tensor[]) -> Tensor   [grad2]
+ * The tensors side by side: along dimension 1, vectors along 0. PyTorch's hstack. */
+int pg_hstack(pg_tensor *out, const pg_tensor *const *tensors, int tensors_n);
+/* vstack(tensors: Tensor[]) -> Tensor   [grad2]
+ * The tensors one under the other: along dimension 0, vectors as rows. PyTorch's vstack. */
+int pg_vstack(pg_tensor *out, const pg_tensor *const *tensors, int tensors_n);
+/* tril(input: Tensor, diagonal: int = 0) -> Tensor   [method, out, grad2]
+ * The lower triangle of each matrix, elements with column - row <= diagonal; zeros elsewhere. input (*, rows, columns).
+ * PyTorch's tril. */
+int pg_tril(pg_tensor *out, const pg_tensor *input, int64_t diagonal);
+/* triu(input: Tensor, diagonal: int = 0) -> Tensor   [method, out, grad2]
+ * The upper triangle of each matrix, elements with column - row >= diagonal; zeros elsewhere. input (*, rows, columns).
+ * PyTorch's triu. */
+int pg_triu(pg_tensor *out, const pg_tensor *input, int64_t diagonal);
+/* repeat(input: Tensor, repeats: int...) -> Tensor   [method repeat, grad2]
+ * input repeats[k] times along dimension k; new dimensions go in front. PyTorch's repeat. */
+int pg_repeat(pg_tensor *out, const pg_tensor *input, const int64_t *repeats, int repeats_n);
+/* tile(input: Tensor, dims: int...) -> Tensor   [method, grad2]
+ * As repeat, but dims may be shorter than input's dimensions: 1 in front. PyTorch's tile. */
+int pg_tile(pg_tensor *out, const pg_tensor *input, const int64_t *dims, int dims_n);
+/* repeat_interleave(input: Tensor, repeats: int, dim: int? = nil) -> Tensor   [method, grad2]
+ * Each element `repeats` times in a row along dim, or (nil) of the flattened input. PyTorch's repeat_interleave. */
+int pg_repeat_interleave(pg_tensor *out, const pg_tensor *input, int64_t repeats, const int64_t *dim);
+/* flip(input: Tensor, dims: int...) -> Tensor   [method, grad2]
+ * The order of elements along dims reversed. PyTorch's flip. */
+int pg_flip(pg_tensor *out, const pg_tensor *input, const int64_t *dims, int dims_n);
+/* roll(input: Tensor, shifts: int[], dims: int[]? = nil) -> Tensor   [method, grad2]
+ * Elements moved by shifts[k] along dims[k], those past the end coming in at the start; nil: in the flattened input.
+ * PyTorch's roll. */
+int pg_roll(pg_tensor *out, const pg_tensor *input, const int64_t *shifts, int shifts_n, const int64_t *dims,
+            int dims_n);
+/* nn.functional.one_hot(input: Tensor, num_classes: int = -1) -> Tensor   [nograd, sync]
+ * int64 (*, num_classes): 1 at position input[...], else 0; input int64 (*). -1: one more than the largest. PyTorch's one_hot. */
+int pg_one_hot(pg_tensor *out, const pg_tensor *input, int64_t num_classes);
 
 /* ---- products ---- */
 
