@@ -31,6 +31,10 @@ end
 
 local AUTOCAST = { low = "PG_AUTOCAST_LOW", f32 = "PG_AUTOCAST_F32", promote = "PG_AUTOCAST_PROMOTE" }
 
+local function autocast_of(row)
+    return AUTOCAST[row.attrs.autocast or ""] or "PG_AUTOCAST_NONE"
+end
+
 local function write(name, lines)
     local path = outdir .. "/" .. name
     local body = table.concat(lines, "\n") .. "\n"
@@ -84,7 +88,8 @@ for _, row in ipairs(rows) do
         if #row.results == 1 and row.results[1].kind == "tensor" then
             local out = row.results[1].name
             local rest = declared(list, 2)
-            ops[#ops + 1] = ("static inline pg_tensor *x_%s(pg_pool *pool%s)\n{"):format(name, rest == "void" and "" or ", " .. rest)
+            rest = rest == "void" and "" or ", " .. rest
+            ops[#ops + 1] = ("static inline pg_tensor *x_%s(pg_pool *pool%s)\n{"):format(name, rest)
             ops[#ops + 1] = ("    pg_tensor *%s = pg_pool_new(pool);"):format(out)
             ops[#ops + 1] = ("    if (pool->status >= 0) pg_pool_note(pool, op_%s(%s));"):format(name, names(list))
             ops[#ops + 1] = ("    return %s;\n}"):format(out)
@@ -105,7 +110,8 @@ local doors = {
     "",
     "#define wrong(argument, expected) pg_fail(\"%s: expected %s\", argument, expected)",
     "#define out_list_check(list) \\",
-    "    ((list) && (list)->magic == PG_LIST_MAGIC && !(list)->items ? PG_OK : pg_fail(\"out: expected an empty tensor list\"))",
+    "    ((list) && (list)->magic == PG_LIST_MAGIC && !(list)->items ? PG_OK \\",
+    "                                                               : pg_fail(\"out: expected an empty tensor list\"))",
 }
 
 local function checks(row, line)
@@ -130,7 +136,8 @@ local function checks(row, line)
             if p.optional then
                 line("if (s >= 0%s) s = pg_door_tensor(&door, %s, %s, 0);", absent, name, arg_name)
             else
-                line("if (s >= 0 && (%s || !%s_number)) s = pg_door_tensor(&door, %s, %s, 0);", name, name, name, arg_name)
+                line("if (s >= 0 && (%s || !%s_number)) s = pg_door_tensor(&door, %s, %s, 0);", name, name, name,
+                    arg_name)
             end
             line("if (s >= 0 && %s && %s_number) s = wrong(%s, \"a tensor or a number, not both\");",
                 name, name, arg_name)
@@ -174,7 +181,7 @@ for _, row in ipairs(rows) do
     out[#out + 1] = ""
     out[#out + 1] = (optable.prototype(row):gsub(";$", "")) .. "\n{"
     line("pg_door door;")
-    line("int s = pg_door_enter(&door, %s, %s);", quote(row.short), AUTOCAST[row.attrs.autocast or ""] or "PG_AUTOCAST_NONE")
+    line("int s = pg_door_enter(&door, %s, %s);", quote(row.short), autocast_of(row))
     for _, result in ipairs(row.results) do
         if result.kind == "tensor" then
             line("if (s >= 0) s = pg_door_out(&door, %s, %s);", result.name, row.attrs.out and "true" or "false")
@@ -241,9 +248,15 @@ end
 
 -- The dtypes in the order of their numbers (PG_BOOL = 0 ...).
 local DTYPE_NUMBER = {}
-for k, dtype in ipairs { "bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64" } do
+for k, dtype in ipairs {
+    "bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64",
+} do
     DTYPE_NUMBER[dtype] = k - 1
 end
+
+local UNBOX_RESULT = {
+    tensor = "out", tensors = "out_list", number = "out_number", int = "out_int", bool = "out_bool",
+}
 
 local function word_index(p, value)
     for k, word in ipairs(p.words) do
@@ -257,7 +270,7 @@ for index, row in ipairs(rows) do
     local function line(format, ...) setup[#setup + 1] = "    " .. format:format(...) end
     for k, result in ipairs(row.results) do
         local n = quote(result.name)
-        local how = ({ tensor = "out", tensors = "out_list", number = "out_number", int = "out_int", bool = "out_bool" })[result.kind]
+        local how = UNBOX_RESULT[result.kind]
         line("%s%s = pg_unbox_%s(&u, %d, %s);", list[k][1], result.name, how, k - 1, n)
         call[#call + 1] = result.name
     end
@@ -275,19 +288,21 @@ for index, row in ipairs(rows) do
         elseif p.kind == "tensor_number" or p.kind == "number" or p.kind == "number_word" then
             local integral = type(fallback) == "number" and fallback % 1 == 0 and math.abs(fallback) < 2 ^ 53
             if type(fallback) == "number" then
-                line("const pg_number %s_default = {%s, %s, %s};", name, integral and "PG_NUMBER_INT" or "PG_NUMBER_FLOAT",
-                    integral and c_number(fallback) or "0", c_number(fallback))
+                line("const pg_number %s_default = {%s, %s, %s};", name,
+                    integral and "PG_NUMBER_INT" or "PG_NUMBER_FLOAT", integral and c_number(fallback) or "0",
+                    c_number(fallback))
             end
             local default = type(fallback) == "number" and ("&%s_default"):format(name) or "NULL"
             if p.kind == "tensor_number" then
                 line("pg_tensor *%s = pg_unbox_tensor_or_number(&u, %d);", name, at)
                 line("pg_number %s_box;", name)
-                line("const pg_number *%s_number = %s ? NULL : pg_unbox_number(&u, %d, %s, %d, &%s_box, %s);", name, name, at,
-                    n, optional, name, default)
+                line("const pg_number *%s_number = %s ? NULL : pg_unbox_number(&u, %d, %s, %d, &%s_box, %s);", name,
+                    name, at, n, optional, name, default)
                 call[#call + 1] = name .. "_number"
             elseif p.kind == "number" then
                 line("pg_number %s_box;", name)
-                line("const pg_number *%s = pg_unbox_number(&u, %d, %s, %d, &%s_box, %s);", name, at, n, optional, name, default)
+                line("const pg_number *%s = pg_unbox_number(&u, %d, %s, %d, &%s_box, %s);", name, at, n, optional, name,
+                    default)
             else
                 local words = {}
                 for _, word in ipairs(p.words) do words[#words + 1] = quote(word) end
@@ -295,8 +310,8 @@ for index, row in ipairs(rows) do
                 line("int %s_word = pg_unbox_word_of_number(&u, %d, %s, %s_words, %d);", name, at, n, name,
                     type(fallback) == "string" and word_index(p, fallback) or -1)
                 line("pg_number %s_box;", name)
-                line("const pg_number *%s = %s_word >= 0 ? NULL : pg_unbox_number(&u, %d, %s, %d, &%s_box, %s);", name, name,
-                    at, n, optional, name, default)
+                line("const pg_number *%s = %s_word >= 0 ? NULL : pg_unbox_number(&u, %d, %s, %d, &%s_box, %s);", name,
+                    name, at, n, optional, name, default)
                 call[#call + 1] = name .. "_word"
             end
         elseif p.kind == "int" then
@@ -327,7 +342,8 @@ for index, row in ipairs(rows) do
                 count = -1 - word_index(p, fallback)
             end
             line("int %s_n = %d;", name, count)
-            line("const int64_t *%s = pg_unbox_ints(&u, %d, %s, %d, %s, &%s_n, %s);", name, at, n, optional, words, name, values)
+            line("const int64_t *%s = pg_unbox_ints(&u, %d, %s, %d, %s, &%s_n, %s);", name, at, n, optional, words,
+                name, values)
             call[#call + 1] = name .. "_n"
         elseif p.kind == "float" then
             if p.optional then
@@ -366,8 +382,8 @@ end
 
 registry[#registry + 1] = "\nconst pg_op_row pg_op_rows[] = {"
 for index, row in ipairs(rows) do
-    registry[#registry + 1] = ("    {%s, %s,\n     %s,\n     %s, invoke_%d},"):format(quote(row.name), quote(row.symbol),
-        quote(row.signature), AUTOCAST[row.attrs.autocast or ""] or "PG_AUTOCAST_NONE", index - 1)
+    registry[#registry + 1] = ("    {%s, %s,\n     %s,\n     %s, invoke_%d},"):format(quote(row.name),
+        quote(row.symbol), quote(row.signature), autocast_of(row), index - 1)
 end
 registry[#registry + 1] = "};"
 registry[#registry + 1] = ("const int pg_op_rows_n = %d;"):format(#rows)

@@ -1,7 +1,7 @@
 --- Gradients: regions, backward, grad, hooks, custom functions, gradcheck.
 --
--- The engine never calls into Lua. A backward run is an object that asks, step by step, for what only Lua can do (hooks and
--- custom functions); the loop below answers.
+-- The engine never calls into Lua. A backward run is an object that asks, step by step, for what only Lua can do
+-- (hooks and custom functions); the loop below answers.
 
 local ffi = require "ffi"
 local core = require "perigee.ffi"
@@ -38,7 +38,9 @@ local function region(name, enabled, doc)
     end
 
     function self.leave(mode)
-        if type(mode) ~= "number" then errors.fail("%s.leave: expected the token, got %s", name, wrapper.describe(mode)) end
+        if type(mode) ~= "number" then
+            errors.fail("%s.leave: expected the token, got %s", name, wrapper.describe(mode))
+        end
         memory.check(C.pg_grad_mode_leave(mode))
     end
 
@@ -123,7 +125,8 @@ end
 
 local id_slot = ffi.new("double[1]")
 
---- Calls f(grad) whenever the gradient of the tensor has been computed; what it returns, if a tensor, takes the gradient's place.
+--- Calls f(grad) whenever the gradient of the tensor has been computed; what it returns, if a tensor, takes the
+--- gradient's place.
 ---@param f fun(grad: Tensor): Tensor?
 ---@return table handle with a method remove
 function tensor.methods.register_hook(t, f)
@@ -200,7 +203,8 @@ local function run_custom(run, id, n_outputs, n_inputs)
     end
     for place = 1, arguments do
         if not ctx.is_tensor[place] and results[place + 1] ~= nil then
-            errors.fail("%s.backward: argument %d of forward is no Tensor: its gradient must be nil", ctx.class.name, place)
+            errors.fail("%s.backward: argument %d of forward is no Tensor: its gradient must be nil", ctx.class.name,
+                place)
         end
     end
 end
@@ -280,8 +284,8 @@ local function run_backward(where, roots, grads, inputs, retain_graph, create_gr
     local c_inputs, n_inputs
     if inputs then c_inputs, n_inputs = tensors_of(inputs, where, "inputs") end
     local run = ffi.new("pg_backward_run *[1]")
-    memory.check(C.pg_backward_begin(run, c_roots, n_roots, c_grads, n_grads or 0, c_inputs, n_inputs or 0, retain_graph,
-        create_graph, allow_unused))
+    memory.check(C.pg_backward_begin(run, c_roots, n_roots, c_grads, n_grads or 0, c_inputs, n_inputs or 0,
+        retain_graph, create_graph, allow_unused))
     return finish(run[0], n_inputs, pcall(drive, run[0], create_graph))
 end
 
@@ -330,7 +334,8 @@ function tensor.methods.backward(t, gradient, options, surplus)
     if inputs then
         if #inputs == 0 then errors.fail("backward: inputs is empty") end
         -- Captured, then added to .grad: the other leaves are left alone.
-        local grads = run_backward("backward", { t }, gradient and { gradient } or nil, inputs, retain_graph, create_graph, true)
+        local grads = run_backward("backward", { t }, gradient and { gradient } or nil, inputs, retain_graph,
+            create_graph, true)
         for k, input in ipairs(inputs) do
             if grads[k] ~= nil then
                 local old = input.grad
@@ -358,14 +363,17 @@ end
 local known_grad = { grad_outputs = true, retain_graph = true, create_graph = true, allow_unused = true,
     materialize_grads = true }
 
---- The gradients of the outputs' sum with respect to the inputs; leaves keep their .grad. Several results are several returns.
+--- The gradients of the outputs' sum with respect to the inputs; leaves keep their .grad. Several results are
+--- several returns.
 ---@param outputs Tensor|Tensor[]
 ---@param inputs Tensor|Tensor[]
 ---@param options table? grad_outputs, retain_graph, create_graph, allow_unused
 ---@return Tensor ...
 function autograd.grad(outputs, inputs, options)
     options = options or {}
-    if type(options) ~= "table" then errors.fail("grad: expected a table of options, got %s", wrapper.describe(options)) end
+    if type(options) ~= "table" then
+        errors.fail("grad: expected a table of options, got %s", wrapper.describe(options))
+    end
     wrapper.check_options(options, known_grad, "grad")
     local create_graph = boolean("grad", "create_graph", options.create_graph, false)
     local retain_graph = boolean("grad", "retain_graph", options.retain_graph, create_graph)
@@ -388,7 +396,8 @@ end
 local Context = {}
 Context.__index = Context
 
---- Keeps tensors (inputs or outputs of forward, or others) for backward, where ctx.saved_tensors lists them. Call it once.
+--- Keeps tensors (inputs or outputs of forward, or others) for backward, where ctx.saved_tensors lists them. Call
+--- it once.
 function Context:save_for_backward(...)
     if self.saving == nil then errors.fail("save_for_backward: call it in forward") end
     local n = select("#", ...)
@@ -408,7 +417,9 @@ function Context:mark_non_differentiable(...)
     if self.saving == nil then errors.fail("mark_non_differentiable: call it in forward") end
     for k = 1, select("#", ...) do
         local t = (select(k, ...))
-        if not istype(T, t) then errors.fail("mark_non_differentiable: expected Tensors, got %s", wrapper.describe(t)) end
+        if not istype(T, t) then
+            errors.fail("mark_non_differentiable: expected Tensors, got %s", wrapper.describe(t))
+        end
         self.plain[#self.plain + 1] = t
     end
 end
@@ -508,7 +519,9 @@ local function apply(class, ...)
         for j, v in ipairs(tensors) do
             if v == t then place = j - 1 end
         end
-        if not place then errors.fail("%s: mark_non_differentiable: a Tensor that forward does not return", class.name) end
+        if not place then
+            errors.fail("%s: mark_non_differentiable: a Tensor that forward does not return", class.name)
+        end
         flat[k - 1] = place
     end
     local c_inputs, n_inputs = tensors_of(inputs, class.name, "inputs")
@@ -518,7 +531,8 @@ local function apply(class, ...)
     next_function = next_function + 1
     local id = next_function
     functions[id] = ctx
-    local s = C.pg_custom_record(class.name, id, c_inputs, n_inputs, c_outputs, #results, c_saved, n_saved, flat, #plain)
+    local s = C.pg_custom_record(class.name, id, c_inputs, n_inputs, c_outputs, #results, c_saved, n_saved, flat,
+        #plain)
     if s < 0 then
         functions[id] = nil
         memory.raise()
@@ -533,8 +547,8 @@ local function apply(class, ...)
     return unpack(outputs, 1, outputs.n)
 end
 
---- A custom function: local Exp = pg.autograd.Function("Exp"), then Exp.forward(ctx, ...) and Exp.backward(ctx, ...), which gives
---- a gradient (or nil) for each of forward's arguments. Used as Exp.apply(x) or Exp(x).
+--- A custom function: local Exp = pg.autograd.Function("Exp"), then Exp.forward(ctx, ...) and Exp.backward(ctx,
+--- ...), which gives a gradient (or nil) for each of forward's arguments. Used as Exp.apply(x) or Exp(x).
 ---@param name string
 ---@return table
 function autograd.Function(name)

@@ -90,7 +90,9 @@ local function walk(values, shape, put)
         path[d] = 1
         if type(list) ~= "table" or dtype.is(list) then return ragged(path, d - 1, list, first[d]) end
         local n = shape[d]
-        if d > 1 and list ~= first[d] and count(list, path, d - 1) ~= n then return ragged(path, d - 1, list, first[d]) end
+        if d > 1 and list ~= first[d] and count(list, path, d - 1) ~= n then
+            return ragged(path, d - 1, list, first[d])
+        end
         for j = 1, n do
             path[d] = j
             local item = list[j]
@@ -142,8 +144,8 @@ local function from_values(out, d, i, n, shape, which, device)
     return out
 end
 
---- A tensor of a number, a boolean or nested tables of them (or of one-element tensors). Numbers make the default dtype, booleans
---- bool, int64 cdata int64, unless a dtype is given. A tensor is copied, without its history.
+--- A tensor of a number, a boolean or nested tables of them (or of one-element tensors). Numbers make the default
+--- dtype, booleans bool, int64 cdata int64, unless a dtype is given. A tensor is copied, without its history.
 ---@param values any
 ---@param options table? dtype, device, requires_grad
 ---@return Tensor
@@ -152,7 +154,8 @@ function construct.tensor(values, options, surplus)
     local which, device, requires_grad
     if options ~= nil then
         if type(options) ~= "table" or dtype.is(options) then
-            errors.fail("tensor: expected a table of options such as {dtype = pg.int64}, got %s", wrapper.describe(options))
+            errors.fail("tensor: expected a table of options such as {dtype = pg.int64}, got %s",
+                wrapper.describe(options))
         end
         wrapper.check_options(options, known, "tensor")
         which, device = check_dtype("tensor", options.dtype), check_device("tensor", options.device)
@@ -183,7 +186,13 @@ function construct.tensor(values, options, surplus)
             integers = true
         elseif istype(T, v) then
             local kind = v.dtype
-            if kind.name == "bool" then booleans = true elseif kind.is_floating_point then numbers = true else integers = true end
+            if kind.name == "bool" then
+                booleans = true
+            elseif kind.is_floating_point then
+                numbers = true
+            else
+                integers = true
+            end
         else
             errors.fail("tensor: %s: expected a number, got %s", place(path, depth), wrapper.describe(v))
         end
@@ -197,7 +206,8 @@ function construct.tensor(values, options, surplus)
             which = dtype.by_name.bool
         end
     end
-    -- int64 values beyond 2^53 and doubles with fractions cannot meet in one array; all but int64 travel as doubles.
+    -- int64 values beyond 2^53 and doubles with fractions cannot meet in one array; all but int64 travel as
+    -- doubles.
     local out = T(MAGIC)
     if integers and not numbers then
         local i = int64_array(n + 1)
@@ -327,9 +337,9 @@ local C_TYPES = {
     float16 = "uint16_t", bfloat16 = "uint16_t", float32 = "float", float64 = "double",
 }
 
---- The address of the first element, as a pointer to the element's C type (float16, bfloat16: uint16_t; bool: uint8_t). Valid
---- while the tensor lives. Do not read floating elements through it in Lua: a NaN with a payload is no Lua number; use item or
---- totable.
+--- The address of the first element, as a pointer to the element's C type (float16, bfloat16: uint16_t; bool:
+--- uint8_t). Valid while the tensor lives. Do not read floating elements through it in Lua: a NaN with a payload
+--- is no Lua number; use item or totable.
 ---@param t Tensor on the CPU
 function construct.data_ptr(t)
     local pointer = C.pg_tensor_data_ptr(t)
@@ -393,7 +403,9 @@ function construct.to_memory(t, pointer, bytes)
         if not is_array then errors.fail("to_memory: a plain pointer needs the number of bytes behind it") end
         bytes = ffi.sizeof(pointer)
     end
-    if type(bytes) ~= "number" then errors.fail("to_memory: bytes: expected a number, got %s", wrapper.describe(bytes)) end
+    if type(bytes) ~= "number" then
+        errors.fail("to_memory: bytes: expected a number, got %s", wrapper.describe(bytes))
+    end
     memory.check(C.pg_to_memory(t, pointer, bytes))
     return pointer
 end

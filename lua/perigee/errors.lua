@@ -32,10 +32,10 @@ end
 local function distance(a, b, limit)
     local n, m = #a, #b
     if math.abs(n - m) > limit then return limit + 1 end
-    local before, last, row = nil, {}, nil
+    local before, last = nil, {}
     for j = 0, m do last[j] = j end
     for i = 1, n do
-        row = { [0] = i }
+        local row = { [0] = i }
         local best = i
         for j = 1, m do
             local same = a:byte(i) == b:byte(j)

@@ -1,8 +1,8 @@
 --- Declares the engine to LuaJIT and loads its library.
 --
--- The header is perigee_api.h itself, read verbatim. The library is looked for in this order: the file that PERIGEE_LIBRARY
--- names; in a source tree, the build folder (PERIGEE_BUILD, "build" by default); in an installed prefix, its lib folder; at
--- last wherever the system's loader finds libperigee.so.
+-- The header is perigee_api.h itself, read verbatim. The library is looked for in this order: the file that
+-- PERIGEE_LIBRARY names; in a source tree, the build folder (PERIGEE_BUILD, "build" by default); in an installed
+-- prefix, its lib folder; at last wherever the system's loader finds libperigee.so.
 
 local ffi = require "ffi"
 local optable = require "perigee.optable"
@@ -50,7 +50,8 @@ local function find_library()
     if exists(tree .. "/engine/include/perigee_api.h") then
         places[1] = (absolute(build) and build or tree .. "/" .. build) .. "/libperigee.so"
     else
-        for _, folder in ipairs { "lib", "lib64", "lib/" .. (jit.arch == "arm64" and "aarch64" or "x86_64") .. "-linux-gnu" } do
+        local machine = jit.arch == "arm64" and "aarch64" or "x86_64"
+        for _, folder in ipairs { "lib", "lib64", "lib/" .. machine .. "-linux-gnu" } do
             places[#places + 1] = prefix .. "/" .. folder .. "/libperigee.so"
         end
     end

@@ -6,7 +6,8 @@
 ---     x[{ pg.newaxis, ":" }]  x[None, :]
 ---     x[ids]  x[mask]         int64 and bool tensors
 --
--- Numbers, slices, ellipsis and newaxis become views, one after the other; what tensors are left then index together.
+-- Numbers, slices, ellipsis and newaxis become views, one after the other; what tensors are left then index
+-- together.
 
 local ffi = require "ffi"
 local core = require "perigee.ffi"

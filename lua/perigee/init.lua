@@ -23,7 +23,7 @@ local pg = {}
 -- Rooms of the library, loaded when first used.
 local LAZY = {
     nn = "perigee.nn", optim = "perigee.optim", data = "perigee.data", text = "perigee.text", train = "perigee.train",
-    plot = "perigee.plot", repl = "perigee.repl", json = "perigee.json", models = "perigee.models", utils = "perigee.utils",
+    plot = "perigee.plot", repl = "perigee.repl", json = "perigee.json", models = "perigee.models",
     safetensors = "perigee.safetensors", help = "perigee.help", printing = "perigee.printing", host = "perigee.host",
 }
 
@@ -55,10 +55,14 @@ for name, which in pairs(dtype.by_name) do pg[name] = which end
 for name, which in pairs(dtype.aliases) do pg[name] = which end
 pg.inf, pg.nan, pg.pi, pg.e = math.huge, 0 / 0, math.pi, math.exp(1)
 
-for _, name in ipairs { "manual_seed", "initial_seed", "seed", "get_rng_state", "set_rng_state" } do pg[name] = random[name] end
+for _, name in ipairs { "manual_seed", "initial_seed", "seed", "get_rng_state", "set_rng_state" } do
+    pg[name] = random[name]
+end
 
-for _, name in ipairs { "memory_stats", "memory_allocated", "memory_reserved", "max_memory_allocated", "max_memory_reserved",
-    "reset_peak_memory_stats", "empty_cache", "memory_summary", "collect" } do
+for _, name in ipairs {
+    "memory_stats", "memory_allocated", "memory_reserved", "max_memory_allocated", "max_memory_reserved",
+    "reset_peak_memory_stats", "empty_cache", "memory_summary", "collect",
+} do
     pg[name] = memory[name]
 end
 
@@ -101,7 +105,9 @@ end
 ---@param name string
 ---@return string
 function pg.device(name)
-    if type(name) ~= "string" then errors.fail("device: expected a name such as 'cpu', got %s", wrapper.describe(name)) end
+    if type(name) ~= "string" then
+        errors.fail("device: expected a name such as 'cpu', got %s", wrapper.describe(name))
+    end
     local kind, index = name:match("^(%a+):?(%d*)$")
     if not kind then errors.fail("device: '%s' is no device; expected a name such as 'cpu' or 'cuda:0'", name) end
     local n = C.pg_device_count(kind)

@@ -1,14 +1,15 @@
 --- The op table: reads perigee_api.h and gives each op's name, parameters, results and attributes.
 --
--- Pure Lua without FFI: the build's generator (engine/generate.lua) and the binding both read the header through this module.
--- The grammar is in engine/README.md. A row is a comment that starts with a signature and the prototype that follows it;
--- the prototype is derived from the signature here and compared with what is written.
+-- Pure Lua without FFI: the build's generator (engine/generate.lua) and the binding both read the header through
+-- this module. The grammar is in engine/README.md. A row is a comment that starts with a signature and the
+-- prototype that follows it; the prototype is derived from the signature here and compared with what is written.
 
 local optable = {}
 
 ---@class Param
 ---@field name string
----@field kind string one of tensor, tensors, tensor_number, number, number_word, int, ints, float, bool, dtype, device, string, word
+---@field kind string tensor, tensors, tensor_number, number, number_word, int, ints, float, bool, dtype, device, string
+---or word
 ---@field optional boolean nil is allowed
 ---@field default any a number, boolean, string, table of ints or DTYPE name; nil where there is none or it is nil
 ---@field has_default boolean
@@ -390,7 +391,8 @@ local function parse_row(comment, fail)
     for _, r in ipairs(row.results) do
         if options[r.name] then fail("%s is both a parameter and a result", r.name) end
     end
-    if row.attrs.method and (not row.params[1] or (row.params[1].kind ~= "tensor" and row.params[1].kind ~= "tensor_number")) then
+    local first = row.params[1] and row.params[1].kind
+    if row.attrs.method and first ~= "tensor" and first ~= "tensor_number" then
         fail("a method takes a Tensor first")
     end
     return row
@@ -425,11 +427,11 @@ local function classes(p)
 end
 optable.classes = classes
 
---- What a parameter accepts beside another overload's parameter at the same place: a list of integers that stands beside a
---- plain number takes sequences alone.
+--- What a parameter accepts beside another overload's parameter at the same place: a list of integers that stands
+--- beside a plain number takes sequences alone.
 local function classes_beside(p, q)
     local set = classes(p)
-    if p.kind == "ints" and q and (q.kind == "int" or q.kind == "number" or q.kind == "float" or q.kind == "number_word") then
+    if p.kind == "ints" and q and q.kind ~= "ints" and classes(q).number then
         set.number = nil
     end
     return set
@@ -587,8 +589,8 @@ function optable.check_overloads(rows, file)
         for i = 1, #set do
             for j = i + 1, #set do
                 if ambiguous(set[i], set[j]) then
-                    error(("%s:%d: overloads that a call cannot tell apart:\n  %s\n  %s (line %d)"):format(file or "perigee_api.h",
-                        set[j].line, set[j].signature, set[i].signature, set[i].line), 0)
+                    error(("%s:%d: overloads that a call cannot tell apart:\n  %s\n  %s (line %d)"):format(
+                        file or "perigee_api.h", set[j].line, set[j].signature, set[i].signature, set[i].line), 0)
                 end
             end
         end

@@ -12,9 +12,12 @@ local printing = {}
 
 local options = { precision = 4, threshold = 1000, edgeitems = 3, linewidth = 80, sci_mode = nil }
 
-local known = { precision = "number", threshold = "number", edgeitems = "number", linewidth = "number", sci_mode = "boolean" }
+local known = {
+    precision = "number", threshold = "number", edgeitems = "number", linewidth = "number", sci_mode = "boolean",
+}
 
---- Sets how tensors print: precision (4), threshold (1000), edgeitems (3), linewidth (80), sci_mode (nil: chosen by the values).
+--- Sets how tensors print: precision (4), threshold (1000), edgeitems (3), linewidth (80), sci_mode (nil: chosen
+--- by the values).
 ---@param settings table
 function printing.set_printoptions(settings)
     if type(settings) ~= "table" then

@@ -1,4 +1,5 @@
---- safetensors files: pg.safetensors.save, pg.safetensors.load. The format is read, checked and written by the engine.
+--- safetensors files: pg.safetensors.save, pg.safetensors.load. The format is read, checked and written by the
+--- engine.
 
 local ffi = require "ffi"
 local core = require "perigee.ffi"
@@ -27,7 +28,8 @@ local function read(file, device)
         names[#names + 1] = name
     end
     for k = 0, C.pg_safetensors_metadata_count(file) - 1 do
-        metadata[ffi.string(C.pg_safetensors_metadata_key(file, k))] = ffi.string(C.pg_safetensors_metadata_value(file, k))
+        local key = ffi.string(C.pg_safetensors_metadata_key(file, k))
+        metadata[key] = ffi.string(C.pg_safetensors_metadata_value(file, k))
     end
     return tensors, metadata, names
 end

@@ -36,6 +36,16 @@ end
 
 -- ---- what a tensor is ----
 
+local function freed()
+    return errors.fail("the Tensor has been freed")
+end
+
+-- What the engine answers about a tensor; negative where the handle is empty.
+local function answer(n)
+    if n < 0 then freed() end
+    return n
+end
+
 local sizes = ffi.new("int64_t[?]", C.PG_DIMS_MAX)
 
 local Size = {}
@@ -67,7 +77,7 @@ function Size.numel(self)
 end
 
 local function list_of(n)
-    if n < 0 then memory.raise() end
+    if n < 0 then freed() end
     local list = {}
     for k = 1, n do list[k] = tonumber(sizes[k - 1]) end
     return setmetatable(list, Size)
@@ -79,26 +89,22 @@ end
 
 function fields.dtype(t)
     local number = C.pg_tensor_dtype(t)
-    if number < 0 then memory.raise() end
+    if number < 0 then freed() end
     return dtype.list[number]
 end
 
 function fields.device(t)
     local name = C.pg_tensor_device(t)
-    if name == nil then memory.raise() end
+    if name == nil then freed() end
     return ffi.string(name)
 end
 
-local function answer(n)
-    if n < 0 then memory.raise() end
-    return n
-end
 
 function fields.ndim(t) return answer(C.pg_tensor_dim(t)) end
 
 function fields.id(t)
     local id = C.pg_tensor_id(t)
-    if id == 0 then memory.raise() end
+    if id == 0 then freed() end
     return id
 end
 
@@ -156,7 +162,9 @@ function fields.mT(t)
 end
 
 function setters.requires_grad(t, value)
-    if type(value) ~= "boolean" then errors.fail("requires_grad: expected a boolean, got %s", wrapper.describe(value)) end
+    if type(value) ~= "boolean" then
+        errors.fail("requires_grad: expected a boolean, got %s", wrapper.describe(value))
+    end
     memory.check(C.pg_requires_grad_(t, value and 1 or 0))
 end
 
@@ -266,8 +274,8 @@ end
 
 local known_to = { dtype = true, device = true, copy = true, non_blocking = true }
 
---- Another dtype or device; the tensor itself where nothing changes. to(dtype), to(device), to(device, dtype), to(other),
---- to({dtype =, device =, copy =}).
+--- Another dtype or device; the tensor itself where nothing changes. to(dtype), to(device), to(device, dtype),
+--- to(other), to({dtype =, device =, copy =}).
 ---@return Tensor
 function methods.to(t, ...)
     live(t, "to")
@@ -394,8 +402,9 @@ end
 
 -- ---- operators ----
 
-local METAMETHODS = { ["+"] = "__add", ["-"] = "__sub", ["*"] = "__mul", ["/"] = "__div", ["%"] = "__mod", ["^"] = "__pow",
-    neg = "__unm" }
+local METAMETHODS = {
+    ["+"] = "__add", ["-"] = "__sub", ["*"] = "__mul", ["/"] = "__div", ["%"] = "__mod", ["^"] = "__pow", neg = "__unm",
+}
 local COMMUTES = { ["+"] = true, ["*"] = true }
 
 --- A number as a 0-dim tensor beside t: its dtype gives way to t's as a number's does.

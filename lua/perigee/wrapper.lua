@@ -1,8 +1,9 @@
 --- Makes the Lua function of each op from its row, with `load`, when it is first used.
 --
--- A wrapper checks its arguments, makes the handles of the results, fills the scratch below and calls the engine. Between
--- filling and calling nothing is allocated and nothing else is called, so one set of scratch serves every wrapper of a Lua
--- state. A debug hook may run between any two instructions, though: whoever runs ops in one does so inside `protect`.
+-- A wrapper checks its arguments, makes the handles of the results, fills the scratch below and calls the engine.
+-- Between filling and calling nothing is allocated and nothing else is called, so one set of scratch serves every
+-- wrapper of a Lua state. A debug hook may run between any two instructions, though: whoever runs ops in one does
+-- so inside `protect`.
 
 local ffi = require "ffi"
 local core = require "perigee.ffi"
@@ -84,8 +85,12 @@ local function bad_tensor(op, name, value)
     return bad(op, name, "a Tensor", value, hint)
 end
 
+local function is_int64(value)
+    return istype(int64, value) or istype(uint64, value)
+end
+
 local function want_int(op, name, value)
-    if type(value) == "cdata" and (istype(int64, value) or istype(uint64, value)) then return value end
+    if is_int64(value) then return value end
     if type(value) == "number" then
         return errors.fail("%s: %s: expected an integer, got %.14g", op, name, value)
     end
@@ -93,7 +98,7 @@ local function want_int(op, name, value)
 end
 
 local function want_float(op, name, value)
-    if type(value) == "cdata" and (istype(int64, value) or istype(uint64, value)) then return tonumber(value) end
+    if is_int64(value) then return tonumber(value) end
     return bad(op, name, "a number", value)
 end
 
@@ -102,7 +107,7 @@ local function want_number(slot, op, name, expected, value)
     if type(value) == "boolean" then
         slot.kind, slot.i, slot.d = 0, value and 1 or 0, value and 1 or 0
         return slot
-    elseif type(value) == "cdata" and (istype(int64, value) or istype(uint64, value)) then
+    elseif is_int64(value) then
         slot.kind, slot.i, slot.d = 1, value, tonumber(value)
         return slot
     end
@@ -150,7 +155,7 @@ local function fill_long(buffer, list, op, name)
     for k = 1, n do
         local v = list[k]
         if type(v) ~= "number" or floor(v) ~= v or v >= LIMIT or v < -LIMIT then
-            if not (istype(int64, v) or istype(uint64, v)) then bad_list_item(op, name, k, v) end
+            if not is_int64(v) then bad_list_item(op, name, k, v) end
         end
         buffer[k - 1] = v
     end
@@ -160,11 +165,12 @@ end
 
 local function item(v, op, name, k)
     if type(v) == "number" and floor(v) == v and v < LIMIT and v >= -LIMIT then return v end
-    if istype(int64, v) or istype(uint64, v) then return v end
+    if is_int64(v) then return v end
     return bad_list_item(op, name, k, v)
 end
 
---- Fills the buffer with a list's integers; returns the buffer that holds them (a fresh one for a long list) and how many.
+--- Fills the buffer with a list's integers; returns the buffer that holds them (a fresh one for a long list) and
+--- how many.
 local function fill_ints(buffer, list, op, name)
     local a = list[1]
     if a == nil then
@@ -274,8 +280,8 @@ wrapper.check_options = check_options
 
 local function want_options(value, op, limit)
     if type(value) ~= "table" or not is_options(value) then
-        errors.fail("%s: takes %d argument%s and a table of options, got %s beyond them", op, limit, limit == 1 and "" or "s",
-            describe(value))
+        errors.fail("%s: takes %d argument%s and a table of options, got %s beyond them", op, limit,
+            limit == 1 and "" or "s", describe(value))
     end
     return value
 end
@@ -328,39 +334,391 @@ local function from_int(value)
     return number
 end
 
+-- What the generated functions may name.
 local environment = {
-    C = C, T = T, List = List, istype = istype, type = type, floor = floor, HANDLE_MAGIC = HANDLE_MAGIC,
-    LIST_MAGIC = LIST_MAGIC, LIMIT = LIMIT, bad = bad, bad_tensor = bad_tensor, want_int = want_int, want_float = want_float,
-    want_number = want_number, fill_ints = fill_ints, fill_tensors = fill_tensors, want_list = want_list,
-    is_options = is_options, check_options = check_options, want_options = want_options, surplus = surplus, twice = twice,
-    bad_word = bad_word, hole = hole, take_list = take_list, from_number = from_number, from_int = from_int,
-    settle = memory.settle, settle_again = memory.settle_again, DTYPES = dtype.number, int64 = int64, uint64 = uint64,
-    describe = describe, next = next,
+    C = C, T = T, List = List, istype = istype, type = type, floor = floor, next = next, int64 = int64, uint64 = uint64,
+    HANDLE_MAGIC = HANDLE_MAGIC, LIST_MAGIC = LIST_MAGIC, LIMIT = LIMIT, DTYPES = dtype.number,
+    bad = bad, bad_tensor = bad_tensor, bad_word = bad_word, hole = hole, twice = twice, surplus = surplus,
+    want_int = want_int, want_float = want_float, want_number = want_number, want_list = want_list,
+    want_options = want_options, is_options = is_options, check_options = check_options, is_int64 = is_int64,
+    fill_ints = fill_ints, fill_tensors = fill_tensors,
+    take_list = take_list, from_number = from_number, from_int = from_int,
+    settle = memory.settle, settle_again = memory.settle_again,
 }
 
 -- ---- the text of a wrapper ----
 
 local REST_MAX = C.PG_DIMS_MAX
 
+--- Writes Lua text. In a template $name stands for a local of that name taken from `environment`, {name} for a
+--- value.
+local function new_writer(op)
+    local writer = {
+        lines = {}, constants = {}, used = {}, op = ("%q"):format(op),
+        ints = 0, numbers = 0, singles = 0, floats = 0, tensors = 0,
+    }
+    local function use(name)
+        if environment[name] == nil then error("no such name: " .. name) end
+        writer.used[name] = true
+        return name
+    end
+
+    --- Appends a line.
+    function writer.emit(template, values)
+        local text = template:gsub("%$([%a_][%w_]*)", use):gsub("{([%a_]+)}", function(key)
+            if key == "op" then return writer.op end
+            local value = values and values[key]
+            if value == nil then error("no value for {" .. key .. "} in " .. template) end
+            return tostring(value)
+        end)
+        writer.lines[#writer.lines + 1] = text
+    end
+
+    --- The name of a local that holds the value.
+    function writer.constant(value)
+        writer.constants[#writer.constants + 1] = value
+        return "K" .. #writer.constants
+    end
+
+    --- The next free slot of a kind of scratch: (counter's name, how many there are, k -> slot).
+    function writer.slot(counter, limit, get)
+        local k = writer[counter]
+        if k >= limit then error(op .. ": too many parameters of one kind: " .. counter) end
+        writer[counter] = k + 1
+        return writer.constant(get(k))
+    end
+
+    --- The whole text: the locals, then the lines.
+    function writer.text()
+        local head, names = { "local E, K = ..." }, {}
+        for name in pairs(writer.used) do names[#names + 1] = name end
+        table.sort(names)
+        for _, name in ipairs(names) do head[#head + 1] = ("local %s = E.%s"):format(name, name) end
+        for k = 1, #writer.constants do head[#head + 1] = ("local K%d = K[%d]"):format(k, k) end
+        return table.concat(head, "\n") .. "\n" .. table.concat(writer.lines, "\n")
+    end
+    return writer
+end
+
+local function words_table(p, first, step)
+    local words = {}
+    for k, word in ipairs(p.words) do words[word] = first + step * (k - 1) end
+    return words
+end
+
+-- One function for each kind of parameter: writes the checks and the filling, and returns what is passed to C. v
+-- holds the names for the templates: x (the local with the argument), name (quoted), id.
+local convert = {}
+
+function convert.tensor(w, p, v)
+    if p.optional then
+        w.emit("if {x} == false or ({x} and not $istype($T, {x})) then $bad_tensor({op}, {name}, {x}) end", v)
+    else
+        w.emit("if not $istype($T, {x}) then $bad_tensor({op}, {name}, {x}) end", v)
+    end
+    return v.x
+end
+
+function convert.tensors(w, p, v)
+    v.slot = w.slot("tensors", TENSORS, function(k) return scratch.tensors[k] end)
+    w.emit("local t_{id}, n_{id} = nil, 0", v)
+    w.emit("if $type({x}) == 'table' then t_{id}, n_{id} = $fill_tensors({slot}, {x}, {op}, {name})", v)
+    if p.optional then
+        w.emit("elseif $type({x}) ~= 'nil' then $want_list({op}, {name}, {x}) end", v)
+    else
+        w.emit("else $want_list({op}, {name}, {x}) end", v)
+    end
+    return "t_" .. v.id .. ", n_" .. v.id
+end
+
+-- A pg_number; `head` is how its branch begins, where others come first.
+local function convert_number(w, p, v, head, expected)
+    v.slot, v.expected = w.slot("numbers", NUMBERS, function(k) return scratch.numbers[k] end), expected
+    w.emit(head .. " $type({x}) == 'number' then", v)
+    w.emit("if $floor({x}) == {x} and {x} < $LIMIT and {x} >= -$LIMIT then", v)
+    w.emit("{slot}.kind = 1 {slot}.i = {x} {slot}.d = {x}", v)
+    w.emit("else {slot}.kind = 2 {slot}.i = 0 {slot}.d = {x} end n_{id} = {slot}", v)
+    if p.has_default then
+        w.emit("elseif $type({x}) == 'nil' then", v)
+        if type(p.default) == "number" then
+            v.default = w.constant(constant_number(p.default))
+            w.emit("n_{id} = {default}", v)
+        elseif type(p.default) == "string" then
+            v.default = words_table(p, 0, 1)[p.default]
+            w.emit("w_{id} = {default}", v)
+        end
+    end
+    w.emit("else n_{id} = $want_number({slot}, {op}, {name}, '{expected}', {x}) end", v)
+end
+
+function convert.number(w, p, v)
+    w.emit("local n_{id}", v)
+    convert_number(w, p, v, "if", "a number")
+    return "n_" .. v.id
+end
+
+function convert.tensor_number(w, p, v)
+    w.emit("local n_{id}, t_{id}", v)
+    w.emit("if $istype($T, {x}) then t_{id} = {x}", v)
+    convert_number(w, p, v, "elseif", "a Tensor or a number")
+    return "t_" .. v.id .. ", n_" .. v.id
+end
+
+function convert.number_word(w, p, v)
+    v.map, v.words = w.constant(words_table(p, 0, 1)), w.constant(p.words)
+    w.emit("local n_{id}, w_{id} = nil, -1", v)
+    w.emit("if $type({x}) == 'string' then w_{id} = {map}[{x}] or $bad_word({op}, {name}, {words}, {x})", v)
+    convert_number(w, p, v, "elseif", "a number or one of '" .. table.concat(p.words, "', '"):gsub("'", "\\'") .. "\\'")
+    return "n_" .. v.id .. ", w_" .. v.id
+end
+
+local INTEGRAL = "$floor({x}) ~= {x} or {x} >= $LIMIT or {x} < -$LIMIT"
+
+function convert.int(w, p, v)
+    local check = "if $type({x}) ~= 'number' or " .. INTEGRAL .. " then {x} = $want_int({op}, {name}, {x}) end"
+    if p.default ~= nil then
+        v.default = ("%.17g"):format(p.default)
+        w.emit("if $type({x}) == 'nil' then {x} = {default} end", v)
+    end
+    if not p.optional then
+        w.emit(check, v)
+        return v.x
+    end
+    v.slot = w.slot("singles", NUMBERS, function(k) return scratch.single_int + k end)
+    w.emit("local i_{id}", v)
+    w.emit("if $type({x}) ~= 'nil' then", v)
+    w.emit(check, v)
+    w.emit("{slot}[0] = {x} i_{id} = {slot} end", v)
+    return "i_" .. v.id
+end
+
+function convert.ints(w, p, v)
+    v.slot = p.rest and w.rest or w.slot("ints", INTS, function(k) return scratch.ints[k] end)
+    w.emit("local v_{id}, n_{id}", v)
+    local head = "if"
+    if p.rest then
+        w.emit("if rest_n > 0 then v_{id}, n_{id} = {slot}, rest_n", v)
+        head = "elseif"
+    end
+    w.emit(head .. " $type({x}) == 'table' then v_{id}, n_{id} = $fill_ints({slot}, {x}, {op}, {name})", v)
+    w.emit("elseif $type({x}) == 'number' then", v)
+    w.emit("if " .. INTEGRAL .. " then $want_int({op}, {name}, {x}) end", v)
+    w.emit("{slot}[0] = {x} v_{id} = {slot} n_{id} = 1", v)
+    if p.has_default then
+        local default = p.default
+        v.default, v.count = "nil", 0
+        if type(default) == "number" then
+            v.default, v.count = w.constant(ffi.new("int64_t[1]", default)), 1
+        elseif type(default) == "table" then
+            v.default, v.count = w.constant(ffi.new("int64_t[?]", #default + 1, default)), #default
+        elseif type(default) == "string" then
+            v.count = words_table(p, -1, -1)[default]
+        end
+        w.emit("elseif $type({x}) == 'nil' then v_{id}, n_{id} = {default}, {count}", v)
+    end
+    if p.words then
+        v.map, v.words = w.constant(words_table(p, -1, -1)), w.constant(p.words)
+        w.emit("elseif $type({x}) == 'string' then n_{id} = {map}[{x}] or $bad_word({op}, {name}, {words}, {x})", v)
+    end
+    w.emit("elseif $istype($int64, {x}) or $istype($uint64, {x}) then {slot}[0] = {x} v_{id} = {slot} n_{id} = 1", v)
+    w.emit("else $bad({op}, {name}, 'integers', {x}) end", v)
+    return "v_" .. v.id .. ", n_" .. v.id
+end
+
+function convert.float(w, p, v)
+    local check = "if $type({x}) ~= 'number' then {x} = $want_float({op}, {name}, {x}) end"
+    if p.default ~= nil then
+        v.default = w.constant(p.default)
+        w.emit("if $type({x}) == 'nil' then {x} = {default} end", v)
+    end
+    if not p.optional then
+        w.emit(check, v)
+        return v.x
+    end
+    v.slot = w.slot("floats", NUMBERS, function(k) return scratch.single_float + k end)
+    w.emit("local f_{id}", v)
+    w.emit("if $type({x}) ~= 'nil' then", v)
+    w.emit(check, v)
+    w.emit("{slot}[0] = {x} f_{id} = {slot} end", v)
+    return "f_" .. v.id
+end
+
+function convert.bool(w, p, v)
+    if p.optional then
+        v.absent = p.default == nil and "-1" or p.default and "1" or "0"
+        w.emit("local b_{id} = {absent}", v)
+        w.emit("if {x} == true then b_{id} = 1 elseif {x} == false then b_{id} = 0", v)
+        w.emit("elseif $type({x}) ~= 'nil' then $bad({op}, {name}, 'a boolean', {x}) end", v)
+        return "b_" .. v.id
+    end
+    local head = "if"
+    if p.has_default then
+        v.default = tostring(p.default)
+        w.emit("if $type({x}) == 'nil' then {x} = {default}", v)
+        head = "elseif"
+    end
+    w.emit(head .. " $type({x}) ~= 'boolean' then $bad({op}, {name}, 'a boolean', {x}) end", v)
+    return v.x
+end
+
+function convert.dtype(w, p, v)
+    w.emit("local d_{id}", v)
+    local head = "if"
+    if p.has_default then
+        v.default = p.default and dtype.by_name[p.default].number or -1
+        w.emit("if $type({x}) == 'nil' then d_{id} = {default}", v)
+        head = "elseif"
+    end
+    w.emit(head .. " $type({x}) == 'table' and $DTYPES[{x}] then d_{id} = $DTYPES[{x}]", v)
+    w.emit("else $bad({op}, {name}, 'a dtype such as pg.float32', {x}) end", v)
+    return "d_" .. v.id
+end
+
+function convert.word(w, p, v)
+    local map = words_table(p, 0, 1)
+    v.map, v.words = w.constant(map), w.constant(p.words)
+    w.emit("local w_{id}", v)
+    local head = "if"
+    if p.has_default then
+        v.default = p.default and map[p.default] or -1
+        w.emit("if $type({x}) == 'nil' then w_{id} = {default}", v)
+        head = "elseif"
+    end
+    w.emit(head .. " $type({x}) == 'string' then w_{id} = {map}[{x}] or $bad_word({op}, {name}, {words}, {x})", v)
+    w.emit("else $bad_word({op}, {name}, {words}, {x}) end", v)
+    return "w_" .. v.id
+end
+
+function convert.string(w, p, v)
+    v.expected = p.kind == "device" and "a device such as \\'cpu\\'" or "a string"
+    if p.has_default then
+        if p.default ~= nil then
+            v.default = ("%q"):format(p.default)
+            w.emit("if $type({x}) == 'nil' then {x} = {default} end", v)
+        end
+        w.emit("if $type({x}) ~= 'nil' and $type({x}) ~= 'string' then $bad({op}, {name}, '{expected}', {x}) end", v)
+    else
+        w.emit("if $type({x}) ~= 'string' then $bad({op}, {name}, '{expected}', {x}) end", v)
+    end
+    return v.x
+end
+convert.device = convert.string
+
+-- The last parameter is int...: integers until something else, which is the options; or one list in the first
+-- place.
+local function write_rest(w, p, fixed)
+    w.rest = w.slot("ints", INTS, function(k) return scratch.ints[k] end)
+    local v = { p = "p_" .. p.name, name = ("%q"):format(p.name), limit = fixed + 1, slot = w.rest }
+    w.emit("local {p}, rest_n = nil, 0", v)
+    w.emit("if $type(a1) == 'table' and not $DTYPES[a1] and not $is_options(a1) then", v)
+    w.emit("{p} = a1", v)
+    w.emit("if a2 then o = $want_options(a2, {op}, {limit}) end", v)
+    w.emit("if $type(a3) ~= 'nil' then $surplus({op}, {limit}) end", v)
+    w.emit("else", v)
+    for k = 1, REST_MAX + 1 do
+        v.x, v.following, v.at, v.n, v.before = "a" .. k, "a" .. (k + 1), k - 1, k, fixed + k - 1
+        if k <= REST_MAX then
+            w.emit("if $type({x}) == 'number' then if " .. INTEGRAL .. " then $want_int({op}, {name}, {x}) end", v)
+        else
+            w.emit("if $type({x}) == 'number' then $surplus({op}, {before})", v)
+        end
+        w.emit("elseif $type({x}) == 'nil' then", v)
+        w.emit("if $type({following}) ~= 'nil' then $hole({op}, {name}) end", v)
+        w.emit("goto done", v)
+        w.emit("elseif $type({x}) == 'table' and not $DTYPES[{x}] then o = $want_options({x}, {op}, {before})", v)
+        w.emit("if $type({following}) ~= 'nil' then $surplus({op}, {before}) end", v)
+        w.emit("goto done", v)
+        w.emit("elseif not $is_int64({x}) then $want_int({op}, {name}, {x}) end", v)
+        if k <= REST_MAX then w.emit("{slot}[{at}] = {x} rest_n = {n}", v) end
+    end
+    w.emit("::done::")
+    w.emit("end")
+end
+
+-- The options are the last argument that is given, if that is a table of string keys.
+local function write_options(w, row, formal, fixed, rest)
+    if rest then
+        w.emit("if o or rest_n > 0 or p_{name} then", { name = rest.name })
+    else
+        local v = { limit = fixed }
+        w.emit("if $type(extra) ~= 'nil' then $surplus({op}, {limit}) end", v)
+        w.emit("if $type(opts) ~= 'nil' then o = $want_options(opts, {op}, {limit})", v)
+    end
+    for k = fixed, 1, -1 do
+        local v = { p = formal[k] }
+        w.emit("elseif {p} then if $type({p}) == 'table' and not $DTYPES[{p}] and $is_options({p}) then", v)
+        w.emit("o, {p} = {p}, nil end", v)
+    end
+    w.emit("end")
+
+    local known = {}
+    for _, p in ipairs(row.params) do known[p.name] = true end
+    if row.attrs.out then known.out = true end
+    w.emit("if o then")
+    w.emit("$check_options(o, {known}, {op})", { known = w.constant(known) })
+    for _, p in ipairs(row.params) do
+        local v = { x = "p_" .. p.name, name = ("%q"):format(p.name) }
+        if p.option then
+            w.emit("{x} = o[{name}]", v)
+        else
+            v.given = p.rest and "rest_n > 0 or {x}" or "$type({x}) ~= 'nil'"
+            v.given = v.given:gsub("{x}", v.x):gsub("%$type", "type")
+            w.emit("local v = o[{name}]", v)
+            w.emit("if $type(v) ~= 'nil' then if {given} then $twice({op}, {name}) end {x} = v end", v)
+        end
+    end
+    if row.attrs.out then w.emit("o_out = o.out") end
+    w.emit("end")
+end
+
+--- Writes the results' handles; returns what is passed to C and what is returned.
+local function write_results(w, row)
+    local call, results = {}, {}
+    for k, result in ipairs(row.results) do
+        local v = { r = "r_" .. result.name, k = k, n = #row.results }
+        local kind = result.kind
+        if kind == "tensor" and row.attrs.out then
+            w.emit("local {r}", v)
+            w.emit("if o_out then", v)
+            if #row.results == 1 then
+                w.emit("{r} = o_out", v)
+            else
+                w.emit("if $type(o_out) ~= 'table' then $bad({op}, 'out', 'a list of {n} Tensors', o_out) end", v)
+                w.emit("{r} = o_out[{k}]", v)
+            end
+            w.emit("if not $istype($T, {r}) then $bad_tensor({op}, 'out', {r}) end", v)
+            w.emit("else {r} = $T($HANDLE_MAGIC) end", v)
+        elseif kind == "tensor" then
+            w.emit("local {r} = $T($HANDLE_MAGIC)", v)
+        elseif kind == "tensors" then
+            w.emit("local {r} = $List($LIST_MAGIC)", v)
+        end
+        if kind == "tensor" then
+            call[k], results[k] = v.r, v.r
+        elseif kind == "tensors" then
+            call[k], results[k] = v.r, ("take_list(%s)"):format(v.r)
+            w.used.take_list = true
+        elseif kind == "number" then
+            call[k] = w.constant(scratch.number_out[k - 1])
+            results[k] = ("from_number(%s)"):format(call[k])
+            w.used.from_number = true
+        elseif kind == "int" then
+            call[k] = w.constant(scratch.int_out + (k - 1))
+            results[k] = ("from_int(%s[0])"):format(call[k])
+            w.used.from_int = true
+        else
+            call[k] = w.constant(scratch.bool_out + (k - 1))
+            results[k] = call[k] .. "[0]"
+        end
+    end
+    return call, results
+end
+
 --- One row's function as text and the constants it needs.
 ---@param row Row
 ---@param op string the name in messages
 local function generate(row, op)
-    local lines, constants, used = {}, {}, {}
-    local function line(format, ...)
-        lines[#lines + 1] = select("#", ...) > 0 and format:format(...) or format
-    end
-    local function use(name)
-        used[name] = true
-        return name
-    end
-    local function constant(value)
-        local name = "K" .. (#constants + 1)
-        constants[#constants + 1] = value
-        return name
-    end
-    local Q = ("%q"):format(op)
-
+    local w = new_writer(op)
     local positional, rest = {}, nil
     for _, p in ipairs(row.params) do
         if not p.option then
@@ -368,358 +726,44 @@ local function generate(row, op)
             positional[#positional + 1] = p
         end
     end
-    if rest and positional[#positional] ~= rest then error(row.name .. ": int... must be the last positional parameter") end
+    if rest and positional[#positional] ~= rest then
+        error(row.name .. ": int... must be the last positional parameter")
+    end
     local fixed = rest and #positional - 1 or #positional
 
     local formal = {}
     for k = 1, fixed do formal[k] = "p_" .. positional[k].name end
-    local more = {}
     if rest then
-        for k = 1, REST_MAX + 2 do
-            more[k] = "a" .. k
-            formal[#formal + 1] = more[k]
-        end
+        for k = 1, REST_MAX + 2 do formal[#formal + 1] = "a" .. k end
     else
         formal[#formal + 1] = "opts"
         formal[#formal + 1] = "extra"
     end
-    line("return function(%s)", table.concat(formal, ", "))
-
-    local options_only, known = {}, {}
+    w.emit("return function({formal})", { formal = table.concat(formal, ", ") })
+    w.emit("local o" .. (row.attrs.out and ", o_out" or ""))
     for _, p in ipairs(row.params) do
-        known[p.name] = true
-        if p.option then options_only[#options_only + 1] = "p_" .. p.name end
+        if p.option then w.emit("local p_{name}", p) end
     end
-    if row.attrs.out then known.out = true end
-    if #options_only > 0 then line("local %s", table.concat(options_only, ", ")) end
-    if row.attrs.out then line("local o_out") end
-    line("local o")
-    local R -- scratch for the rest list
-    local next_ints = 0
-    local function ints_slot()
-        next_ints = next_ints + 1
-        if next_ints > INTS then error(row.name .. ": too many lists of integers") end
-        return constant(scratch.ints[next_ints - 1])
-    end
-    if rest then
-        -- Integers until something else: a list (first place only) or the options.
-        R = ints_slot()
-        local name = ("%q"):format(rest.name)
-        line("local p_%s, rest_n = nil, 0", rest.name)
-        line("if %s(a1) == 'table' and not %s[a1] and not %s(a1) then", use "type", use "DTYPES", use "is_options")
-        line("p_%s = a1", rest.name)
-        line("if a2 then o = %s(a2, %s, %d) end", use "want_options", Q, fixed + 1)
-        line("if %s(a3) ~= 'nil' then %s(%s, %d) end", use "type", use "surplus", Q, fixed + 1)
-        line("else")
-        for k = 1, REST_MAX + 2 do
-            local following = k < REST_MAX + 2 and more[k + 1] or nil
-            local a = more[k]
-            if k > REST_MAX then
-                line("if %s then if %s(%s) == 'table' then o = %s(%s, %s, %d) else %s(%s, %d) end end goto done", a,
-                    use "type", a, use "want_options", a, Q, fixed + REST_MAX, use "surplus", Q, fixed + REST_MAX)
-                break
-            end
-            line("if %s(%s) == 'number' then if %s(%s) ~= %s or %s >= %s or %s < -%s then %s(%s, %s, %s) end", use "type", a,
-                use "floor", a, a, a, use "LIMIT", a, use "LIMIT", use "want_int", Q, name, a)
-            line("elseif %s(%s) == 'nil' then", use "type", a)
-            if following then line("if %s(%s) ~= 'nil' then %s(%s, %s) end", use "type", following, use "hole", Q, name) end
-            line("goto done")
-            line("elseif %s(%s) == 'table' and not %s[%s] then o = %s(%s, %s, %d)", use "type", a, use "DTYPES", a,
-                use "want_options", a, Q, fixed + k - 1)
-            if following then
-                line("if %s(%s) ~= 'nil' then %s(%s, %d) end", use "type", following, use "surplus", Q, fixed + k - 1)
-            end
-            line("goto done")
-            line("else %s(%s, %s, %s) end", use "want_int", Q, name, a)
-            line("%s[%d] = %s rest_n = %d", R, k - 1, a, k)
-        end
-        line("::done::")
-        line("end")
-    else
-        line("if %s(extra) ~= 'nil' then %s(%s, %d) end", use "type", use "surplus", Q, fixed)
-        line("if %s(opts) ~= 'nil' then o = %s(opts, %s, %d)", use "type", use "want_options", Q, fixed)
-    end
-    if fixed > 0 then
-        local chain = rest and ("if rest_n > 0 or p_%s then"):format(rest.name) or nil
-        if chain then line(chain) end
-        local started = true
-        for k = fixed, 1, -1 do
-            local p = formal[k]
-            line("%s %s then if %s(%s) == 'table' and not %s[%s] and %s(%s) then o, %s = %s, nil end",
-                started and "elseif" or "if", p, use "type", p, use "DTYPES", p, use "is_options", p, p, p)
-        end
-        line("end")
-    elseif not rest then
-        line("end")
-    end
-    if rest and fixed > 0 then
-        lines[#lines] = "end" -- closes the chain
-    end
+    if rest then write_rest(w, rest, fixed) end
+    write_options(w, row, formal, fixed, rest)
 
-    line("if o then")
-    line("%s(o, %s, %s)", use "check_options", constant(known), Q)
+    -- All handles first: what follows only checks and fills.
+    local call, results = write_results(w, row)
     for _, p in ipairs(row.params) do
-        local var, key = "p_" .. p.name, ("%q"):format(p.name)
-        if p.option then
-            line("%s = o[%s]", var, key)
-        else
-            line("local v = o[%s]", key)
-            if p.rest then
-                line("if %s(v) ~= 'nil' then if rest_n > 0 or %s then %s(%s, %s) end %s = v end", use "type", var, use "twice", Q,
-                    key, var)
-            else
-                line("if %s(v) ~= 'nil' then if %s(%s) ~= 'nil' then %s(%s, %s) end %s = v end", use "type", use "type", var,
-                    use "twice", Q, key, var)
-            end
-        end
+        call[#call + 1] = convert[p.kind](w, p, { x = "p_" .. p.name, name = ("%q"):format(p.name), id = p.name })
     end
-    if row.attrs.out then line("o_out = o.out") end
-    line("end")
-
-    -- The results' handles: all allocation happens here.
-    local call, results = {}, {}
-    for k, result in ipairs(row.results) do
-        local var = "r_" .. result.name
-        if result.kind == "tensor" then
-            if row.attrs.out then
-                line("local %s", var)
-                if #row.results == 1 then
-                    line("if o_out then %s = o_out", var)
-                else
-                    line("if o_out then if %s(o_out) ~= 'table' then %s(%s, 'out', 'a list of %d Tensors', o_out) end", use "type",
-                        use "bad", Q, #row.results)
-                    line("%s = o_out[%d]", var, k)
-                end
-                line("if not %s(%s, %s) then %s(%s, 'out', %s) end", use "istype", use "T", var, use "bad_tensor", Q, var)
-                line("else %s = %s(%s) end", var, use "T", use "HANDLE_MAGIC")
-            else
-                line("local %s = %s(%s)", var, use "T", use "HANDLE_MAGIC")
-            end
-            call[#call + 1] = var
-            results[#results + 1] = var
-        elseif result.kind == "tensors" then
-            line("local %s = %s(%s)", var, use "List", use "LIST_MAGIC")
-            call[#call + 1] = var
-            results[#results + 1] = ("%s(%s)"):format(use "take_list", var)
-        elseif result.kind == "number" then
-            local slot = constant(scratch.number_out[k - 1])
-            call[#call + 1] = slot
-            results[#results + 1] = ("%s(%s)"):format(use "from_number", slot)
-        elseif result.kind == "int" then
-            local slot = constant(scratch.int_out + (k - 1))
-            call[#call + 1] = slot
-            results[#results + 1] = ("%s(%s[0])"):format(use "from_int", slot)
-        else
-            local slot = constant(scratch.bool_out + (k - 1))
-            call[#call + 1] = slot
-            results[#results + 1] = slot .. "[0]"
-        end
-    end
-
-    local next_number, next_int, next_float, next_tensors = 0, 0, 0, 0
-    local late = {} -- fills that must come after every conversion that may allocate
-    for _, p in ipairs(row.params) do
-        local x, name, kind = "p_" .. p.name, ("%q"):format(p.name), p.kind
-        local default = p.default
-        local may_be_absent = p.has_default
-        if kind == "tensor" then
-            if p.optional then
-                line("if %s then if not %s(%s, %s) then %s(%s, %s, %s) end elseif %s == false then %s(%s, %s, %s) end", x,
-                    use "istype", use "T", x, use "bad_tensor", Q, name, x, x, use "bad_tensor", Q, name, x)
-            else
-                line("if not %s(%s, %s) then %s(%s, %s, %s) end", use "istype", use "T", x, use "bad_tensor", Q, name, x)
-            end
-            call[#call + 1] = x
-        elseif kind == "tensors" then
-            next_tensors = next_tensors + 1
-            local slot = constant(scratch.tensors[next_tensors - 1])
-            line("local t_%s, n_%s = nil, 0", p.name, p.name)
-            local test = ("if %s(%s) == 'table' then t_%s, n_%s = %s(%s, %s, %s, %s)"):format(use "type", x, p.name, p.name,
-                use "fill_tensors", slot, x, Q, name)
-            if p.optional then
-                line("%s elseif %s(%s) ~= 'nil' then %s(%s, %s, %s) end", test, use "type", x, use "want_list", Q, name, x)
-            else
-                line("%s else %s(%s, %s, %s) end", test, use "want_list", Q, name, x)
-            end
-            call[#call + 1] = "t_" .. p.name
-            call[#call + 1] = "n_" .. p.name
-        elseif kind == "number" or kind == "tensor_number" or kind == "number_word" then
-            next_number = next_number + 1
-            if next_number > NUMBERS then error(row.name .. ": too many numbers") end
-            local slot = constant(scratch.numbers[next_number - 1])
-            local expected = kind == "tensor_number" and "'a Tensor or a number'" or "'a number'"
-            line("local n_%s", p.name)
-            local head = "if"
-            if kind == "tensor_number" then
-                line("local t_%s", p.name)
-                line("if %s(%s, %s) then t_%s = %s", use "istype", use "T", x, p.name, x)
-                head = "elseif"
-            elseif kind == "number_word" then
-                local words = {}
-                for k, word in ipairs(p.words) do words[word] = k - 1 end
-                line("local w_%s = -1", p.name)
-                line("if %s(%s) == 'string' then w_%s = %s[%s] or %s(%s, %s, %s, %s)", use "type", x, p.name, constant(words), x,
-                    use "bad_word", Q, name, constant(p.words), x)
-                head = "elseif"
-            end
-            line("%s %s(%s) == 'number' then", head, use "type", x)
-            line("if %s(%s) == %s and %s < %s and %s >= -%s then %s.kind = 1 %s.i = %s %s.d = %s", use "floor", x, x, x,
-                use "LIMIT", x, use "LIMIT", slot, slot, x, slot, x)
-            line("else %s.kind = 2 %s.i = 0 %s.d = %s end n_%s = %s", slot, slot, slot, x, p.name, slot)
-            if may_be_absent then
-                line("elseif %s(%s) == 'nil' then", use "type", x)
-                if type(default) == "number" then
-                    line("n_%s = %s", p.name, constant(constant_number(default)))
-                elseif type(default) == "string" then
-                    for k, word in ipairs(p.words) do
-                        if word == default then line("w_%s = %d", p.name, k - 1) end
-                    end
-                end
-            end
-            line("else n_%s = %s(%s, %s, %s, %s, %s) end", p.name, use "want_number", slot, Q, name, expected, x)
-            if kind == "tensor_number" then call[#call + 1] = "t_" .. p.name end
-            call[#call + 1] = "n_" .. p.name
-            if kind == "number_word" then call[#call + 1] = "w_" .. p.name end
-        elseif kind == "int" then
-            local test = ("if %s(%s) ~= 'number' or %s(%s) ~= %s or %s >= %s or %s < -%s then %s = %s(%s, %s, %s) end"):format(
-                use "type", x, use "floor", x, x, x, use "LIMIT", x, use "LIMIT", x, use "want_int", Q, name, x)
-            if p.optional then
-                next_int = next_int + 1
-                local slot = constant(scratch.single_int + (next_int - 1))
-                line("local i_%s", p.name)
-                if default ~= nil then line("if %s(%s) == 'nil' then %s = %s end", use "type", x, x, tostring(default)) end
-                line("if %s(%s) ~= 'nil' then %s %s[0] = %s i_%s = %s end", use "type", x, test, slot, x, p.name, slot)
-                call[#call + 1] = "i_" .. p.name
-            else
-                if may_be_absent then line("if %s(%s) == 'nil' then %s = %s end", use "type", x, x, ("%.17g"):format(default)) end
-                line(test)
-                call[#call + 1] = x
-            end
-        elseif kind == "ints" then
-            local slot = p.rest and R or ints_slot()
-            local fallback, count = "nil", 0
-            if type(default) == "number" then
-                fallback, count = constant(ffi.new("int64_t[1]", default)), 1
-            elseif type(default) == "table" then
-                fallback, count = constant(ffi.new("int64_t[?]", #default + 1, default)), #default
-            elseif type(default) == "string" then
-                for k, word in ipairs(p.words) do
-                    if word == default then count = -k end
-                end
-            end
-            line("local v_%s, n_%s", p.name, p.name)
-            local head = "if"
-            if p.rest then
-                line("if rest_n > 0 then v_%s, n_%s = %s, rest_n", p.name, p.name, slot)
-                head = "elseif"
-            end
-            line("%s %s(%s) == 'table' then v_%s, n_%s = %s(%s, %s, %s, %s)", head, use "type", x, p.name, p.name,
-                use "fill_ints", slot, x, Q, name)
-            line("elseif %s(%s) == 'number' then", use "type", x)
-            line("if %s(%s) ~= %s or %s >= %s or %s < -%s then %s(%s, %s, %s) end", use "floor", x, x, x, use "LIMIT", x,
-                use "LIMIT", use "want_int", Q, name, x)
-            line("%s[0] = %s v_%s = %s n_%s = 1", slot, x, p.name, slot, p.name)
-            if may_be_absent then
-                line("elseif %s(%s) == 'nil' then v_%s, n_%s = %s, %d", use "type", x, p.name, p.name, fallback, count)
-            end
-            if p.words then
-                local words = {}
-                for k, word in ipairs(p.words) do words[word] = -k end
-                line("elseif %s(%s) == 'string' then n_%s = %s[%s] or %s(%s, %s, %s, %s)", use "type", x, p.name, constant(words),
-                    x, use "bad_word", Q, name, constant(p.words), x)
-            end
-            line("elseif %s(%s, %s) or %s(%s, %s) then %s[0] = %s v_%s = %s n_%s = 1", use "istype", use "int64", x,
-                use "istype", use "uint64", x, slot, x, p.name, slot, p.name)
-            line("else %s(%s, %s, 'integers', %s) end", use "bad", Q, name, x)
-            call[#call + 1] = "v_" .. p.name
-            call[#call + 1] = "n_" .. p.name
-        elseif kind == "float" then
-            if p.optional then
-                next_float = next_float + 1
-                local slot = constant(scratch.single_float + (next_float - 1))
-                line("local f_%s", p.name)
-                if default ~= nil then
-                    line("if %s(%s) == 'nil' then %s = %s end", use "type", x, x, constant(default))
-                end
-                line("if %s(%s) ~= 'nil' then if %s(%s) ~= 'number' then %s = %s(%s, %s, %s) end %s[0] = %s f_%s = %s end",
-                    use "type", x, use "type", x, x, use "want_float", Q, name, x, slot, x, p.name, slot)
-                call[#call + 1] = "f_" .. p.name
-            else
-                if may_be_absent then line("if %s(%s) == 'nil' then %s = %s end", use "type", x, x, constant(default)) end
-                line("if %s(%s) ~= 'number' then %s = %s(%s, %s, %s) end", use "type", x, x, use "want_float", Q, name, x)
-                call[#call + 1] = x
-            end
-        elseif kind == "bool" then
-            if p.optional then
-                local absent = default == nil and "-1" or default and "1" or "0"
-                line("local b_%s = %s", p.name, absent)
-                line("if %s == true then b_%s = 1 elseif %s == false then b_%s = 0 elseif %s(%s) ~= 'nil' then %s(%s, %s, 'a boolean', %s) end",
-                    x, p.name, x, p.name, use "type", x, use "bad", Q, name, x)
-                call[#call + 1] = "b_" .. p.name
-            else
-                if may_be_absent then
-                    line("if %s(%s) == 'nil' then %s = %s elseif", use "type", x, x, tostring(default))
-                else
-                    line("if")
-                end
-                line("%s(%s) ~= 'boolean' then %s(%s, %s, 'a boolean', %s) end", use "type", x, use "bad", Q, name, x)
-                call[#call + 1] = x
-            end
-        elseif kind == "dtype" then
-            line("local d_%s", p.name)
-            local head = "if"
-            if may_be_absent then
-                line("if %s(%s) == 'nil' then d_%s = %d", use "type", x, p.name,
-                    default and dtype.by_name[default].number or -1)
-                head = "elseif"
-            end
-            line("%s %s(%s) == 'table' then d_%s = %s[%s] or %s(%s, %s, 'a dtype such as pg.float32', %s)", head, use "type", x,
-                p.name, use "DTYPES", x, use "bad", Q, name, x)
-            line("else %s(%s, %s, 'a dtype such as pg.float32', %s) end", use "bad", Q, name, x)
-            call[#call + 1] = "d_" .. p.name
-        elseif kind == "word" then
-            local words = {}
-            for k, word in ipairs(p.words) do words[word] = k - 1 end
-            line("local w_%s", p.name)
-            local head = "if"
-            if may_be_absent then
-                line("if %s(%s) == 'nil' then w_%s = %d", use "type", x, p.name, default and words[default] or -1)
-                head = "elseif"
-            end
-            line("%s %s(%s) == 'string' then w_%s = %s[%s] or %s(%s, %s, %s, %s)", head, use "type", x, p.name, constant(words), x,
-                use "bad_word", Q, name, constant(p.words), x)
-            line("else %s(%s, %s, %s, %s) end", use "bad_word", Q, name, constant(p.words), x)
-            call[#call + 1] = "w_" .. p.name
-        else -- device, string
-            local expected = kind == "device" and "'a device such as \"cpu\"'" or "'a string'"
-            if may_be_absent then
-                if default ~= nil then line("if %s(%s) == 'nil' then %s = %q end", use "type", x, x, default) end
-                line("if %s(%s) ~= 'nil' and %s(%s) ~= 'string' then %s(%s, %s, %s, %s) end", use "type", x, use "type", x,
-                    use "bad", Q, name, expected, x)
-            else
-                line("if %s(%s) ~= 'string' then %s(%s, %s, %s, %s) end", use "type", x, use "bad", Q, name, expected, x)
-            end
-            call[#call + 1] = x
-        end
-    end
-    for _, text in ipairs(late) do line(text) end
-
-    local invocation = ("%s.%s(%s)"):format(use "C", row.symbol, table.concat(call, ", "))
-    line("local s = %s", invocation)
-    line("if s ~= 0 then if %s(s) then s = %s if s ~= 0 then %s(s) end end end", use "settle", invocation, use "settle_again")
-    if row.returns_self then
-        line("return p_%s", row.params[1].name)
-    else
-        line("return %s", table.concat(results, ", "))
-    end
-    line("end")
-
-    local head, names = {}, {}
-    for name in pairs(used) do names[#names + 1] = name end
-    table.sort(names)
-    for _, name in ipairs(names) do head[#head + 1] = ("local %s = E.%s"):format(name, name) end
-    for k = 1, #constants do head[#head + 1] = ("local K%d = K[%d]"):format(k, k) end
-    return "local E, K = ...\n" .. table.concat(head, "\n") .. "\n" .. table.concat(lines, "\n"), constants
+    local v = { call = ("C.%s(%s)"):format(row.symbol, table.concat(call, ", ")) }
+    w.used.C = true
+    w.emit("local s = {call}", v)
+    w.emit("if s ~= 0 and $settle(s) then", v)
+    w.emit("s = {call}", v)
+    w.emit("if s ~= 0 then $settle_again(s) end", v)
+    w.emit("end")
+    w.emit("return {results}", {
+        results = row.returns_self and "p_" .. row.params[1].name or table.concat(results, ", "),
+    })
+    w.emit("end")
+    return w.text(), w.constants
 end
 
 local function compile(text, name, ...)
@@ -795,8 +839,9 @@ end]]
     lines[#lines + 1] = ("return function(%s)"):format(all)
     lines[#lines + 1] = "local o, n = nil, 0"
     for k = width, 1, -1 do
-        lines[#lines + 1] = ("%s type(a%d) ~= 'nil' then n = %d if type(a%d) == 'table' and not DTYPES[a%d] and is_options(a%d) then o = a%d n = %d end")
-            :format(k == width and "if" or "elseif", k, k, k, k, k, k, k - 1)
+        lines[#lines + 1] = ("%s type(a%d) ~= 'nil' then n = %d"):format(k == width and "if" or "elseif", k, k)
+        lines[#lines + 1] = ("if type(a%d) == 'table' and not DTYPES[a%d] and is_options(a%d) then"):format(k, k, k)
+        lines[#lines + 1] = ("o = a%d n = %d end"):format(k, k - 1)
     end
     lines[#lines + 1] = "end"
     for index, row in ipairs(set) do
@@ -832,8 +877,8 @@ end]]
                 else
                     absent = ("(o and type(o[%q]) ~= 'nil')"):format(p.name)
                 end
-                local text = ("((n >= %d and (%s)) or (n < %d and %s))"):format(k, table.concat(by_position, " or "), k, absent)
-                conditions[#conditions + 1] = text
+                conditions[#conditions + 1] = ("((n >= %d and (%s)) or (n < %d and %s))"):format(k,
+                    table.concat(by_position, " or "), k, absent)
                 -- Given as an option it must fit too.
                 conditions[#conditions + 1] = ("(not o or type(o[%q]) == 'nil' or %s)"):format(p.name,
                     table.concat(class_test(mine, ("o[%q]"):format(p.name)), " or "))
@@ -851,7 +896,8 @@ end]]
         if row.attrs.out then known[k].out = true end
         signatures[k] = row.signature
     end
-    return compile(table.concat(lines, "\n"), op, environment, functions, known, table.concat(signatures, "\n  "), no_form)
+    return compile(table.concat(lines, "\n"), op, environment, functions, known, table.concat(signatures, "\n  "),
+        no_form)
 end
 
 -- ---- the names ----
