@@ -130,16 +130,18 @@ enum {
     PG_K_RANDOM_BITS       /* int64 in [0, 2^63): for permutations */
 };
 
-/* Indexed access over `n_index` leading positions: out[r, j, :] = in[r, index[j], :], r < outer, inner elements of item bytes. Negative
- * indices are resolved by the kernel; one outside [-size, size) is PG_KERNEL_BAD_INDEX. */
+/* Indexed access over `n_index` leading positions: out[r, j, :] = in[r, index[j], :], r < outer, inner elements of item bytes. An
+ * index outside [0, size), or [-size, size) where from_end says that negative ones count from the end, is PG_KERNEL_BAD_INDEX. */
 typedef struct pg_rows {
     int64_t outer, size, n_index, inner;
     const int64_t *index;
+    bool from_end;
 } pg_rows;
 
 /* Element-wise indexed access along one dimension, everything else strided: index over shape; for gather
  * out[...] = in[..., index[...], ...]; for scatter_add self[..., index[...], ...] += src[...]. stride[0] = index, [1] = the dense side
- * (out or src), [2] = the indexed side with the stride of the indexed dimension set to 0 and given as dim_stride. */
+ * (out or src), [2] = the indexed side with the stride of the indexed dimension set to 0 and given as dim_stride. Negative indices
+ * are out of range. */
 typedef struct pg_gathering {
     pg_strided s;           /* operands: 0 index (int64), 1 dense side, 2 indexed side; in the given order of dimensions */
     int64_t size, dim_stride;
@@ -148,7 +150,7 @@ typedef struct pg_gathering {
 
 /* Advanced indexing: n index tensors broadcast to one shape. Iteration space: s.shape; operands: 0 the dense side (out or values),
  * 1 the indexed side with zero strides where indices rule, then per index tensor its int64 data: index_data[k] with index_stride[k].
- * Position = base + sum_k resolved(index_k) * dim_stride[k]. */
+ * Position = base + sum_k resolved(index_k) * dim_stride[k]; negative indices count from the end. */
 typedef struct pg_advanced {
     pg_strided s;
     int n;
@@ -267,6 +269,6 @@ typedef struct pg_kernels {
 } pg_kernels;
 
 /* Raised whenever this file changes what a kernel is given. */
-#define PG_KERNELS_HASH UINT64_C(0x50e7000000000002)
+#define PG_KERNELS_HASH UINT64_C(0x50e7000000000003)
 
 #endif

@@ -215,6 +215,7 @@ static bool as_rows(pg_rows *r, const pg_tensor *x, const positions *p)
     r->n_index = p->index[0].impl->numel;
     r->inner = pg_product(x->impl->shape + d + 1, x->impl->ndim - d - 1);
     r->index = pg_data(&p->index[0]);
+    r->from_end = true;
     return true;
 }
 
@@ -348,7 +349,12 @@ static int put(const pg_tensor *x, const positions *p, const pg_tensor *values, 
             a.s.stride[0][i] = j < 0 || use.impl->shape[j] == 1 ? 0 : use.impl->stride[j];
         }
         a.s.data[0] = pg_data(&use);
-        status = PG_RUN(d, index_put, pg_dtype_of(x), &a, accumulate);
+        pg_rows r;
+        bool whole = accumulate && use.impl->contiguous && use.impl->numel == pg_product(a.s.shape, a.s.ndim);
+        if (whole && pg_dtype_of(x) != PG_BOOL && as_rows(&r, x, p))
+            status = PG_RUN(d, index_add, pg_dtype_of(x), &r, pg_data(&use), 1.0, pg_data(x));
+        else
+            status = PG_RUN(d, index_put, pg_dtype_of(x), &a, accumulate);
     }
     pg_tensor_release(&use);
     return status;
@@ -587,6 +593,7 @@ static int rows_of(pg_rows *r, const pg_tensor *x, int d, const pg_tensor *index
     r->n_index = index->impl->numel;
     r->inner = t->ndim ? pg_product(t->shape + d + 1, t->ndim - d - 1) : 1;
     r->index = pg_data(index);
+    r->from_end = false;
     if (r->size == 0 && r->n_index > 0)
         return pg_fail_status(PG_ERROR_INDEX, "an index is out of bounds for dimension %d with size 0", d);
     return PG_OK;

@@ -12,15 +12,16 @@ typedef struct rows_arg {
     bool by_row;          /* index_add: items are rows of self; else columns */
 } rows_arg;
 
-static void bad_index(const pg_context *context, int64_t index) {
+static void bad_index(const pg_context *context, int64_t index, int64_t size) {
+    __atomic_store_n(&context->bad_index[2], size, __ATOMIC_RELAXED);
     __atomic_store_n(&context->bad_index[1], index, __ATOMIC_RELAXED);
     __atomic_store_n(&context->bad_index[0], 1, __ATOMIC_RELAXED);
 }
-/* Index j within [0, size), or -1 with the fault noted. */
-static inline int64_t resolved(const pg_context *context, int64_t index, int64_t size) {
-    const int64_t at = index < 0 ? index + size : index;
-    if (at >= 0 && at < size) return at;
-    bad_index(context, index);
+/* The position that an index means, or -1 with the fault noted. */
+static inline int64_t resolved(const pg_context *context, const pg_rows *r, int64_t index) {
+    const int64_t at = index < 0 && r->from_end ? index + r->size : index;
+    if (at >= 0 && at < r->size) return at;
+    bad_index(context, index, r->size);
     return -1;
 }
 
@@ -30,7 +31,7 @@ static void select_rows(void *arg, int64_t begin, int64_t end, int worker) {
     const size_t bytes = (size_t)r->inner * (size_t)a->item;
     (void)worker;
     for (int64_t i = begin; i < end; i++) {
-        const int64_t j = i % r->n_index, outer = i / r->n_index, at = resolved(a->context, r->index[j], r->size);
+        const int64_t j = i % r->n_index, outer = i / r->n_index, at = resolved(a->context, r, r->index[j]);
         if (at < 0) return;
         memcpy((char *)a->out + (size_t)i * bytes, (const char *)a->in + (size_t)(outer * r->size + at) * bytes, bytes);
     }
@@ -83,7 +84,7 @@ static void add_rows(void *arg, int64_t begin, int64_t end, int worker) {
 int PG_K(index_add)(const pg_context *context, int dtype, const pg_rows *r, const void *source, double alpha, void *self) {
     if (dtype == PG_K_BOOL) return PG_KERNEL_UNSUPPORTED;
     for (int64_t j = 0; j < r->n_index; j++)
-        if (resolved(context, r->index[j], r->size) < 0) return PG_KERNEL_BAD_INDEX;
+        if (resolved(context, r, r->index[j]) < 0) return PG_KERNEL_BAD_INDEX;
     rows_arg arg = {.context = context, .r = r, .dtype = dtype, .in = source, .out = self, .alpha = alpha, .by_row = r->inner < 32};
     const int64_t terms = r->outer * r->n_index, n = arg.by_row ? r->size : r->inner;
     if (terms == 0 || n == 0 || r->inner == 0) return PG_KERNEL_OK;

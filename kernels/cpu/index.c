@@ -2,14 +2,15 @@
 #include "halves.h"
 #include <string.h>
 
-static void bad_index(const pg_context *context, int64_t index) {
+static void bad_index(const pg_context *context, int64_t index, int64_t size) {
+    __atomic_store_n(&context->bad_index[2], size, __ATOMIC_RELAXED);
     __atomic_store_n(&context->bad_index[1], index, __ATOMIC_RELAXED);
     __atomic_store_n(&context->bad_index[0], 1, __ATOMIC_RELAXED);
 }
 static inline bool resolve(const pg_context *context, int64_t index, int64_t size, int64_t *at) {
     *at = index < 0 ? index + size : index;
     if (*at >= 0 && *at < size) return true;
-    bad_index(context, index);
+    bad_index(context, index, size);
     return false;
 }
 static inline void move(int item, void *to, const void *from) {
@@ -77,8 +78,11 @@ static void gather_lines(void *arg, int64_t begin, int64_t end, int worker) {
         char *dense = (char *)s->data[1] + at[1] * a->item, *indexed = (char *)s->data[2] + at[2] * a->item;
         const int64_t index_step = s->ndim ? s->stride[0][g->dim] : 0, step = s->ndim ? s->stride[1][g->dim] * a->item : 0;
         for (int64_t i = 0; i < n; i++) {
-            int64_t to;
-            if (!resolve(a->context, index[i * index_step], g->size, &to)) return;
+            const int64_t to = index[i * index_step];
+            if (to < 0 || to >= g->size) {
+                bad_index(a->context, to, g->size);
+                return;
+            }
             char *there = indexed + to * g->dim_stride * a->item;
             if (a->what == GATHER) move(a->item, dense + i * step, there);
             else if (a->what == SCATTER) move(a->item, there, dense + i * step);

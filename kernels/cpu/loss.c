@@ -19,7 +19,8 @@ typedef struct loss_arg {
     void *dlogits;
 } loss_arg;
 
-static void bad_index(const pg_context *context, int64_t index) {
+static void bad_index(const pg_context *context, int64_t index, int64_t size) {
+    __atomic_store_n(&context->bad_index[2], size, __ATOMIC_RELAXED);
     __atomic_store_n(&context->bad_index[1], index, __ATOMIC_RELAXED);
     __atomic_store_n(&context->bad_index[0], 1, __ATOMIC_RELAXED);
 }
@@ -82,7 +83,7 @@ static void F(loss)(void *arg, int64_t begin, int64_t end, int worker) {
         const T *x = (const T *)c->logits + r * c->row_stride;
         const int64_t target = c->target ? c->target[r] : 0;
         if (c->target && (target < 0 || target >= n) && target != c->ignore_index) {
-            bad_index(a->context, target);
+            bad_index(a->context, target, n);
             return;
         }
         const T top = F(row_max)(n, x), shift = top == (T)-INFINITY ? 0 : top;
@@ -134,7 +135,7 @@ static void F(loss_backward)(void *arg, int64_t begin, int64_t end, int worker) 
             continue;
         }
         if (c->target && (target < 0 || target >= n)) {
-            bad_index(a->context, target);
+            bad_index(a->context, target, n);
             return;
         }
         if (c->target && smoothing == 0) {
