@@ -197,7 +197,18 @@ static void handle(int signal_number, void (*handler)(int))
     sigaction(signal_number, &action, NULL);
 }
 
-/* jit.profile has one slot: when a script's profile ends, ours takes the slot again. Upvalue 1: the library's stop. */
+/* LuaJIT has one profiler. Ours makes room for a script's (a start that finds one running would lose its mode) and comes back
+ * when that ends. Upvalue 1: the library's start. */
+static int profile_start(lua_State *L)
+{
+    luaJIT_profile_stop(L);
+    lua_pushvalue(L, lua_upvalueindex(1));
+    lua_insert(L, 1);
+    lua_call(L, lua_gettop(L) - 1, 0);
+    return 0;
+}
+
+/* Upvalue 1: the library's stop. */
 static int profile_stop(lua_State *L)
 {
     lua_pushvalue(L, lua_upvalueindex(1));
@@ -212,6 +223,9 @@ static int load_jit_profile(lua_State *L)
     lua_pushvalue(L, lua_upvalueindex(1));
     lua_insert(L, 1);
     lua_call(L, lua_gettop(L) - 1, 1);
+    lua_getfield(L, -1, "start");
+    lua_pushcclosure(L, profile_start, 1);
+    lua_setfield(L, -2, "start");
     lua_getfield(L, -1, "stop");
     lua_pushcclosure(L, profile_stop, 1);
     lua_setfield(L, -2, "stop");

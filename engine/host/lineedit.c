@@ -26,6 +26,7 @@ typedef char **completion_function(const char *text, int start, int end);
 /* The part of the libraries' interface in use. Optional members may be NULL. */
 static struct {
     const char *name;                   /* "readline", "libedit" or "none"; NULL until the first use */
+    int is_libedit;
     void (*handler_install)(const char *prompt, void (*on_line)(char *));
     void (*handler_remove)(void);
     void (*read_char)(void);
@@ -103,6 +104,7 @@ static int bind(void *library, const char *name)
     set_int(library, "rl_catch_signals", 0);    /* Ctrl-C comes to interrupt.c */
     *attempted = complete;
     editor.name = name;
+    editor.is_libedit = strcmp(name, "libedit") == 0;
     setlocale(LC_CTYPE, "");                    /* for characters of several bytes; numbers keep the C locale */
     return 1;
 }
@@ -236,7 +238,8 @@ static void on_continue(int signal_number)
 
 static void abandon_line(void)
 {
-    if (editor.replace_line && editor.point && editor.end) {
+    /* libedit keeps the text for the next line; readline starts afresh, and would wipe the screen's line here. */
+    if (editor.is_libedit && editor.replace_line && editor.point && editor.end) {
         editor.replace_line("", 0);
         *editor.point = *editor.end = 0;
     }

@@ -40,7 +40,7 @@ function M.compile(source)
         return chunk, nil, nil, semicolons > 0, true
     end
     local message
-    chunk, message = loadstring(source .. "\n", "=stdin")
+    chunk, message = loadstring(" " .. source .. "\n", "=stdin")      -- behind a blank nothing is bytecode
     if chunk then
         return chunk
     end

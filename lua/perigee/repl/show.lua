@@ -21,6 +21,8 @@ local function to_string(value)
     local ok, text = pcall(tostring, value)
     if ok then
         return text
+    elseif tostring(text):find("interrupted$") then
+        error(text, 0)
     end
     return ("<%s whose tostring fails: %s>"):format(type(value), tostring(text))
 end
