@@ -107,7 +107,7 @@ describe("lr_scheduler", function()
         local flat = course(schedules.WarmupCosineLR(optimizer_of { 1 }, { lr_decay_iters = 3 }), 5)
         close(1, flat[1])
         close(0, flat[4])
-        local short = schedules.WarmupCosineLR(optimizer_of { 1 }, { warmup_iters = 1, lr_decay_iters = 1, min_lr = 0.1 })
+        local short = schedules.WarmupCosineLR(optimizer_of { 1 }, 1, 1, 0.1)
         assert_course({ 0.5, 0.1, 0.1 }, course(short, 3))
     end)
 
