@@ -13,7 +13,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { PG_KERNEL_OK = 0, PG_KERNEL_UNSUPPORTED = 1, PG_KERNEL_NO_SCRATCH = 2, PG_KERNEL_BAD_INDEX = 3, PG_KERNEL_INTERRUPTED = 4 };
+enum { PG_KERNEL_OK = 0, PG_KERNEL_UNSUPPORTED = 1, PG_KERNEL_NO_SCRATCH = 2, PG_KERNEL_BAD_INDEX = 3, PG_KERNEL_INTERRUPTED = 4,
+       PG_KERNEL_ZERO_DIVISION = 5 };   /* an integer was divided by zero; its result is 0 */
 
 /* PG_DIMS_MAX and the dtype numbers are the interface's (perigee_api.h). */
 enum { PG_K_DIMS = 16, PG_K_OPERANDS = 5 };
@@ -52,7 +53,7 @@ typedef struct pg_strided {
  * p0, p1: value.d of the constants `p` passed along. */
 #define PG_POINTWISE(X) \
     X(ADD, 2, n) X(SUB, 2, n) X(MUL, 2, a) X(DIV, 2, f) X(POW, 2, n) X(MAXIMUM, 2, a) X(MINIMUM, 2, a) \
-    X(FLOOR_DIVIDE, 2, n) X(REMAINDER, 2, n) X(FMOD, 2, n) X(ATAN2, 2, f) X(ADDCMUL, 3, n) X(LERP, 3, f) \
+    X(FLOOR_DIVIDE, 2, n) X(REMAINDER, 2, n) X(FMOD, 2, n) X(ATAN2, 2, f) X(ADDCMUL, 3, n) /* a + p0 * b * c */ X(LERP, 3, f) \
     X(ADD_SCALED, 2, n)      /* a + p0 * b */ \
     X(NEG, 1, n) X(ABS, 1, n) X(SIGN, 1, n) X(SQUARE, 1, n) X(RECIPROCAL, 1, f) \
     X(EXP, 1, f) X(EXPM1, 1, f) X(EXP2, 1, f) X(LOG, 1, f) X(LOG1P, 1, f) X(LOG2, 1, f) X(LOG10, 1, f) \
@@ -126,7 +127,7 @@ enum {
     PG_K_RANDOM_UNIFORM,   /* [a, b): a + (b - a) * u */
     PG_K_RANDOM_NORMAL,    /* a + b * z */
     PG_K_RANDOM_BERNOULLI, /* u < a */
-    PG_K_RANDOM_INTEGER,   /* ia + bits % (ib - ia) */
+    PG_K_RANDOM_INTEGER,   /* ia + high part of bits * (ib - ia) */
     PG_K_RANDOM_BITS       /* int64 in [0, 2^63): for permutations */
 };
 
