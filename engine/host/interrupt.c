@@ -17,12 +17,14 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/time.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <lauxlib.h>
 #include <luajit.h>
 
 #define RETRY_MICROSECONDS 10000
+#define SAME_PRESS_SECONDS 0.1          /* timeout(1) and terminals may send one press twice */
 #define PROFILE_NEVER "li100000000"     /* line mode; the interval is in milliseconds: 28 hours of CPU time */
 
 static lua_State *watched;
@@ -31,6 +33,7 @@ static pthread_t watched_thread;
 static volatile sig_atomic_t current_mode = INTERRUPT_RAISE;
 static volatile sig_atomic_t interactive;
 static volatile sig_atomic_t presses;           /* that no hook has taken yet */
+static double press_time;                       /* of the last press that counted */
 static volatile sig_atomic_t noted;
 static volatile sig_atomic_t raised;
 static volatile sig_atomic_t raised_in_profiler;
@@ -71,6 +74,13 @@ static void request(void)
         pthread_kill(watched_thread, SIGPROF);
 }
 
+static double seconds_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
 static void on_press(int signal_number)
 {
     int saved_errno = errno;
@@ -78,7 +88,8 @@ static void on_press(int signal_number)
         pthread_kill(watched_thread, signal_number);
     } else if (current_mode == INTERRUPT_NOTED) {
         noted = 1;
-    } else {
+    } else if (!presses || seconds_now() - press_time > SAME_PRESS_SECONDS) {
+        press_time = seconds_now();
         if (presses < 3)
             presses = presses + 1;
         if (presses > 1 && !interactive) {

@@ -255,6 +255,72 @@ describe("the program", function()
             ]])
         end)
 
+        it("takes a press that is sent twice for one", function()
+            local out, err, status = run({"-e", [[
+                local ffi = require "ffi"
+                ffi.cdef "int getpid(void); int kill(int, int); int usleep(unsigned);"
+                local me = ffi.C.getpid()
+                os.execute(("(sleep 0.4; kill -INT %d; kill -INT %d) >/dev/null 2>&1 &"):format(me, me))
+                while true do end
+            ]]})
+            assert.are.equal(130, status)
+            assert.are.equal("", out)
+            assert.truthy(err:find("^perigee: interrupted\nstack traceback:"), err)
+        end)
+
+        it("changes nothing in what a script computes between pauses", function()
+            program.write_file(folder .. "/pauses.lua", [[
+                local host, ffi = require "perigee.host", require "ffi"
+                ffi.cdef "int getpid(void);"
+                local pauses = 0
+                if arg[1] == "pause" then
+                    host.on_pause(function(thread)
+                        pauses = pauses + 1
+                        debug.getlocal(thread, 2, 1)
+                        if pauses % 10 == 0 then jit.flush() end
+                        return false
+                    end)
+                    host.set_mode("pause")
+                    os.execute(("(while kill -INT %d; do sleep 0.003; done) >/dev/null 2>&1 &"):format(ffi.C.getpid()))
+                end
+                local struct = ffi.typeof("struct { double x[2]; }")
+                local state = 7
+                local function random()
+                    state = (state * 1103515245 + 12345) % 2147483648
+                    return state / 2147483648
+                end
+                local function work()
+                    local sum, kept = 0, {}
+                    for i = 1, 10000 do
+                        local t = {random(), name = "n" .. i}
+                        kept[i % 100] = t
+                        local c = ffi.gc(struct(), function(p) p.x[0] = 0 end)
+                        c.x[1] = t[1]
+                        sum = sum + c.x[1] * #t.name
+                        if not pcall(function() if i % 50 == 0 then error("x") end end) then sum = sum + 1 end
+                    end
+                    local co = coroutine.wrap(function() for k = 1, 500 do coroutine.yield(k * random()) end end)
+                    for _ = 1, 500 do sum = sum + co() end
+                    local list = {}
+                    for k = 1, 1000 do list[k] = random() end
+                    table.sort(list, function(a, b) return a < b end)
+                    for k = 1, 1000 do sum = sum + list[k] * k end
+                    for k = 1, 1e6 do sum = sum + k % 7 end
+                    return sum
+                end
+                local sum = 0
+                for _ = 1, 40 do sum = sum + work() end
+                print(("%.17g"):format(sum))
+                io.stderr:write(pauses)
+            ]])
+            local expected = run({folder .. "/pauses.lua"})
+            local out, pauses, status = run({folder .. "/pauses.lua", "pause"})
+            assert.are.equal(0, status, pauses)
+            assert.truthy(tonumber(expected))
+            assert.are.equal(expected, out)
+            assert.truthy(tonumber(pauses) >= 5, pauses)
+        end)
+
         it("is an error that pcall sees", function()
             local out, err, status = run({"-e", interrupt_soon .. [[
                 local ok, message = pcall(function() while true do end end)
