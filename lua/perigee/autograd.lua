@@ -569,4 +569,11 @@ function autograd.Function(name)
     })
 end
 
+-- Loaded when first used.
+for _, name in ipairs { "gradcheck", "gradgradcheck" } do
+    autograd[name] = function(...)
+        return require("perigee.gradcheck")[name](...)
+    end
+end
+
 return autograd
