@@ -12,12 +12,13 @@ end
 
 local WORDS = { nan = 0 / 0, inf = math.huge, ["-inf"] = -math.huge }
 
+-- A fixture's array; its digits stand for a number of its own dtype, which is then converted.
 local function tensor_of(array, dtype)
     local values = {}
     for i, value in ipairs(array.data) do
         values[i] = WORDS[value] or value
     end
-    return pg.tensor(values, { dtype = dtype or pg[array.dtype] }):reshape({ unpack(array.shape) })
+    return pg.tensor(values, { dtype = pg[array.dtype] }):reshape({ unpack(array.shape) }):to(dtype or pg[array.dtype])
 end
 
 local function assert_close(expected, actual, tolerance, what)
