@@ -15,8 +15,8 @@ describe("GPT", function()
         assert.same({
             "wte.weight", "wpe.weight", "h.0.ln_1.weight", "h.0.ln_1.bias", "h.0.attn.c_attn.weight",
             "h.0.attn.c_attn.bias", "h.0.attn.c_proj.weight", "h.0.attn.c_proj.bias", "h.0.ln_2.weight",
-            "h.0.ln_2.bias", "h.0.mlp.c_fc.weight", "h.0.mlp.c_fc.bias", "h.0.mlp.c_proj.weight", "h.0.mlp.c_proj.bias", "ln_f.weight",
-            "ln_f.bias",
+            "h.0.ln_2.bias", "h.0.mlp.c_fc.weight", "h.0.mlp.c_fc.bias", "h.0.mlp.c_proj.weight",
+            "h.0.mlp.c_proj.bias", "ln_f.weight", "ln_f.bias",
         }, keys)
         local model = model_of { n_layer = 1, bias = false }
         assert.equal(1 * (4 * 16 * 16 + 8 * 16 * 16 + 2 * 16) + 11 * 16 + 16, model:num_parameters())

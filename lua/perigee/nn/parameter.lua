@@ -32,7 +32,7 @@ M.outside_scopes = pg.scope.outside
 ---@param tensor Tensor
 ---@return Tensor
 function M.keep(tensor)
-    C.pg_scope_keep(tensor)
+    C.pg_scope_exempt(tensor)
     return tensor
 end
 
