@@ -476,6 +476,31 @@ int pg_one_hot(pg_tensor *out, const pg_tensor *input, int64_t num_classes);
 
 /* ---- products ---- */
 
+/* matmul(input: Tensor, other: Tensor) -> Tensor   [method, out, grad2, autocast low]
+ * Matrix product. 2-D: (m, k) @ (k, n) -> (m, n). 1-D: a row on the left, a column on the right, left out of the result. More
+ * dimensions: batches of matrices, broadcast. One dtype, any but bool. PyTorch's matmul. */
+int pg_matmul(pg_tensor *out, const pg_tensor *input, const pg_tensor *other);
+/* mm(input: Tensor, mat2: Tensor) -> Tensor   [method, out, grad2, autocast low]
+ * (m, k) @ (k, n) -> (m, n). PyTorch's mm. */
+int pg_mm(pg_tensor *out, const pg_tensor *input, const pg_tensor *mat2);
+/* bmm(input: Tensor, mat2: Tensor) -> Tensor   [method, out, grad2, autocast low]
+ * (b, m, k) @ (b, k, n) -> (b, m, n). PyTorch's bmm. */
+int pg_bmm(pg_tensor *out, const pg_tensor *input, const pg_tensor *mat2);
+/* mv(input: Tensor, vec: Tensor) -> Tensor   [method, out, grad2, autocast low]
+ * (m, k) @ (k) -> (m). PyTorch's mv. */
+int pg_mv(pg_tensor *out, const pg_tensor *input, const pg_tensor *vec);
+/* dot(input: Tensor, other: Tensor) -> Tensor   [method, out, grad2, autocast low]
+ * (k) @ (k) -> (). PyTorch's dot. */
+int pg_dot(pg_tensor *out, const pg_tensor *input, const pg_tensor *other);
+/* addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: number = 1, alpha: number = 1) -> Tensor
+ *   [method, out, grad2, autocast low]
+ * beta * input + alpha * (mat1 @ mat2); input is broadcast to (m, n); beta 0 does not read it. PyTorch's addmm. */
+int pg_addmm(pg_tensor *out, const pg_tensor *input, const pg_tensor *mat1, const pg_tensor *mat2, const pg_number *beta,
+             const pg_number *alpha);
+/* nn.functional.linear(input: Tensor, weight: Tensor, bias: Tensor? = nil) -> Tensor   [grad2, autocast low]
+ * input @ weight^T + bias. input (*, in), weight (out, in), bias (out) -> (*, out). PyTorch's linear. */
+int pg_linear(pg_tensor *out, const pg_tensor *input, const pg_tensor *weight, const pg_tensor *bias);
+
 /* ---- networks ---- */
 
 /* ---- optimizers (called by the library's optim and nn.utils) ---- */
