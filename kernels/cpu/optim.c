@@ -49,7 +49,7 @@ static int plan_block(const plan *w, int64_t block, int *tensor, int64_t *n) {
 
 typedef struct adam_work {
     plan w;
-    double beta1, beta2, eps, decay, step_size, root_correction2, shrink;
+    double beta1, beta2, eps, decay, step_size, correction2, shrink;   /* correction2: 1 / sqrt(1 - beta2^t) */
     bool amsgrad, maximize;
 } adam_work;
 
@@ -58,7 +58,7 @@ typedef struct adam_work {
     static inline void NAME(const adam_work *a, int64_t n, T *restrict p, const T *restrict grad,            \
                             T *restrict m, T *restrict v, T *restrict vmax) {                                \
         const T rate1 = (T)(1 - a->beta1), beta2 = (T)a->beta2, rate2 = (T)(1 - a->beta2), eps = (T)a->eps;  \
-        const T decay = (T)a->decay, step_size = (T)a->step_size, root = (T)a->root_correction2;             \
+        const T decay = (T)a->decay, step_size = (T)a->step_size, correct = (T)a->correction2;               \
         const T shrink = (T)a->shrink, sign = a->maximize ? (T)-1 : (T)1;                                    \
         if (vmax) {                                                                                          \
             for (int64_t i = 0; i < n; i++) {                                                                \
@@ -66,7 +66,7 @@ typedef struct adam_work {
                 m[i] = m[i] + rate1 * (g - m[i]);                                                            \
                 v[i] = beta2 * v[i] + rate2 * g * g;                                                         \
                 vmax[i] = v[i] > vmax[i] || v[i] != v[i] ? v[i] : vmax[i];                                   \
-                p[i] = shrink * p[i] - step_size * (m[i] / (SQRT(vmax[i]) / root + eps));                    \
+                p[i] = shrink * p[i] - step_size * (m[i] / (SQRT(vmax[i]) * correct + eps));                 \
             }                                                                                                \
         } else {                                                                                             \
             for (int64_t i = 0; i < n; i++) {                                                                \
@@ -75,7 +75,7 @@ typedef struct adam_work {
                 T v1 = beta2 * v[i] + rate2 * g * g;                                                         \
                 m[i] = m1;                                                                                   \
                 v[i] = v1;                                                                                   \
-                p[i] = shrink * p[i] - step_size * (m1 / (SQRT(v1) / root + eps));                           \
+                p[i] = shrink * p[i] - step_size * (m1 / (SQRT(v1) * correct + eps));                        \
             }                                                                                                \
         }                                                                                                    \
     }
@@ -106,7 +106,7 @@ int PG_K(adam)(const pg_context *c, int dtype, const pg_parameters *p, const dou
     adam_work a = {
         .beta1 = hyper[1], .beta2 = hyper[2], .eps = hyper[3],
         .decay = decoupled ? 0 : decay, .shrink = decoupled ? 1 - lr * decay : 1,
-        .step_size = lr / (1 - pow(hyper[1], step)), .root_correction2 = sqrt(1 - pow(hyper[2], step)),
+        .step_size = lr / (1 - pow(hyper[1], step)), .correction2 = 1 / sqrt(1 - pow(hyper[2], step)),
         .amsgrad = hyper[7] != 0, .maximize = hyper[8] != 0,
     };
     int status = plan_make(c, p, &a.w);
