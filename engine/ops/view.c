@@ -790,9 +790,17 @@ int op__to(pg_tensor *out, const pg_tensor *input, int dtype, const char *device
 
 /* ---- writing into a tensor ---- */
 
-/* Nothing of what was there before matters; a source's gradient is the tensor's (summed and converted by the tape). */
+/* Nothing of what was there before matters: its gradient is zero (not absent, as in PyTorch). A source's gradient is the
+ * tensor's, summed and converted by the tape. */
 static int overwrite_backward(pg_backward *b)
 {
+    if (b->needs[0]) {
+        pg_meta m = pg_input_meta(b, 0);
+        pg_tensor *zero = pg_pool_new(b->pool);
+        if (b->pool->status >= 0) pg_pool_note(b->pool, pg_new(zero, m.device, m.dtype, m.ndim, m.shape));
+        if (b->pool->status >= 0) pg_pool_note(b->pool, pg_fill_value(zero, (pg_value){0, 0}));
+        b->input[0] = zero;
+    }
     if (b->n_inputs > 1 && b->needs[1]) {
         pg_meta m = pg_input_meta(b, 1);
         b->input[1] = x__to(b->pool, b->grad[0], -1, m.device->name, false);

@@ -175,11 +175,12 @@ function construct.tensor(values, options, surplus)
     if n > 2 ^ 40 then errors.fail("tensor: too many elements") end
 
     -- Which kinds of value there are decides the dtype; then the elements are copied.
-    local numbers, booleans, integers = false, false, false
+    local numbers, booleans, integers, fractions = false, false, false, false
     walk(values, shape, function(_, v, path, depth)
         local is = type(v)
         if is == "number" then
             numbers = true
+            if v % 1 ~= 0 or v >= 2 ^ 63 or v < -2 ^ 63 then fractions = true end
         elseif is == "boolean" then
             booleans = true
         elseif is_int64(v) then
@@ -189,7 +190,7 @@ function construct.tensor(values, options, surplus)
             if kind.name == "bool" then
                 booleans = true
             elseif kind.is_floating_point then
-                numbers = true
+                numbers, fractions = true, true
             else
                 integers = true
             end
@@ -206,10 +207,10 @@ function construct.tensor(values, options, surplus)
             which = dtype.by_name.bool
         end
     end
-    -- int64 values beyond 2^53 and doubles with fractions cannot meet in one array; all but int64 travel as
-    -- doubles.
+    -- int64 values beyond 2^53 and doubles with fractions cannot meet in one array. Beside int64 values, whole numbers
+    -- travel as int64 where an integer dtype is wanted; all else travels as doubles.
     local out = T(MAGIC)
-    if integers and not numbers then
+    if integers and (not numbers or not fractions and not which.is_floating_point) then
         local i = int64_array(n + 1)
         walk(values, shape, function(k, v)
             if istype(T, v) then v = v:item() end

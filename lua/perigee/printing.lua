@@ -105,7 +105,7 @@ local function element_text(t, indent)
     local function read(start, n)
         construct.each(t, start, n, function(k, v)
             values[#values + 1] = v
-            at[k] = v
+            at[start + k] = v
         end)
     end
     if not summarize then
