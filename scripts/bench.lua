@@ -1,0 +1,300 @@
+-- Perigee's side of the benchmark: the rows of scripts/bench_torch.py, name by name, one line of JSON each.
+--
+-- usage: build/perigee scripts/bench.lua [--threads=N] [--smoke] [--list] [ROW...]
+--
+-- A row's setup builds its data and gives back one step. A step is repeated until a sample lasts long enough to be
+-- timed, and the median of several samples is printed as {"arm": "perigee", "row": NAME, "ms": MILLISECONDS A STEP}.
+-- --smoke takes one step of each, to see that it runs. scripts/bench --against torch interleaves the two sides.
+
+local ffi = require "ffi"
+local pg = require "perigee"
+
+local nn, F = pg.nn, pg.nn.functional
+local MILLION = 2 ^ 20
+
+ffi.cdef [[
+struct bench_time { long seconds, nanoseconds; };
+int clock_gettime(int clock, struct bench_time *time) __asm__("clock_gettime");
+]]
+local CLOCK_MONOTONIC = 1
+local time = ffi.new "struct bench_time"
+local function now()
+    ffi.C.clock_gettime(CLOCK_MONOTONIC, time)
+    return tonumber(time.seconds) + tonumber(time.nanoseconds) * 1e-9
+end
+
+local rows, order = {}, {}
+local function row(name, setup)
+    rows[name] = setup
+    order[#order + 1] = name
+end
+
+local function median(samples)
+    table.sort(samples)
+    return samples[math.ceil(#samples / 2)]
+end
+
+--- Median seconds of one step. Warm-up lasts 0.3 s, a sample about 0.15 s; 5 samples, 3 of steps beyond a second.
+local function measure(step, smoke)
+    local start, calls = now(), 0
+    if smoke then
+        step()
+        return now() - start
+    end
+    while calls < 2 or (now() - start < 0.3 and calls < 2000) do
+        step()
+        calls = calls + 1
+    end
+    local estimate = (now() - start) / calls
+    local repeats = math.max(1, math.min(100000, math.floor(0.15 / estimate + 0.5)))
+    local samples = {}
+    for k = 1, estimate > 1 and 3 or 5 do
+        start = now()
+        for _ = 1, repeats do
+            step()
+        end
+        samples[k] = (now() - start) / repeats
+    end
+    return median(samples)
+end
+
+-- single calls: what a call costs
+
+row("op_add", function()
+    local a, b = pg.ones(1), pg.ones(1)
+    return function()
+        return a + b
+    end
+end)
+
+row("op_add_grad", function()
+    local a, b = pg.ones(1, {requires_grad = true}), pg.ones(1)
+    return function()
+        return a + b
+    end
+end)
+
+row("op_view", function()
+    local a = pg.ones(4, 8)
+    return function()
+        return a:transpose(0, 1)
+    end
+end)
+
+row("op_linear_fwd_bwd", function()
+    local layer, x = nn.Linear(64, 64), pg.randn(8, 64)
+    return function()
+        layer:zero_grad()
+        layer(x):sum():backward()
+    end
+end)
+
+-- kernels: what memory and arithmetic cost
+
+row("elementwise_16m", function()
+    local a, b = pg.randn(16 * MILLION), pg.randn(16 * MILLION)
+    local out = pg.empty_like(a)
+    return function()
+        pg.add(a, b, {out = out})
+    end
+end)
+
+row("exp_4m", function()
+    local a = pg.randn(4 * MILLION)
+    return function()
+        return pg.exp(a)
+    end
+end)
+
+row("gelu_tanh_4m", function()
+    local a = pg.randn(4 * MILLION)
+    return function()
+        return F.gelu(a, {approximate = "tanh"})
+    end
+end)
+
+row("softmax_4096x1000", function()
+    local a = pg.randn(4096, 1000)
+    return function()
+        return F.softmax(a, -1)
+    end
+end)
+
+-- GPT-2's head on 256 positions.
+row("cross_entropy_fwd_bwd", function()
+    local logits, targets = pg.randn(256, 50257, {requires_grad = true}), pg.randint(0, 50257, {256})
+    return function()
+        logits.grad = nil
+        F.cross_entropy(logits, targets):backward()
+    end
+end)
+
+row("sum_16m", function()
+    local a = pg.randn(16 * MILLION)
+    return function()
+        return a:sum()
+    end
+end)
+
+row("sum_dim0_4096", function()
+    local a = pg.randn(4096, 4096)
+    return function()
+        return a:sum(0)
+    end
+end)
+
+row("transpose_copy_4096", function()
+    local a = pg.randn(4096, 4096)
+    return function()
+        return a:t():contiguous()
+    end
+end)
+
+row("layernorm_8192x768_fwd_bwd", function()
+    local layer = nn.LayerNorm(768)
+    local x, start = pg.randn(8192, 768, {requires_grad = true}), pg.randn(8192, 768)
+    return function()
+        x.grad = nil
+        layer:zero_grad()
+        layer(x):backward(start)
+    end
+end)
+
+row("matmul_2048", function()
+    local a, b = pg.randn(2048, 2048), pg.randn(2048, 2048)
+    return function()
+        return a:matmul(b)
+    end
+end)
+
+row("bmm_48x64x64", function()
+    local a, b = pg.randn(48, 64, 32), pg.randn(48, 32, 64)
+    return function()
+        return a:matmul(b)
+    end
+end)
+
+row("embedding_bwd", function()
+    local layer, ids = nn.Embedding(50257, 256), pg.randint(0, 50257, {8, 512})
+    return function()
+        layer:zero_grad()
+        layer(ids):sum():backward()
+    end
+end)
+
+row("randn_16m", function()
+    return function()
+        return pg.randn(16 * MILLION)
+    end
+end)
+
+row("sdpa_causal_fwd_bwd", function()
+    local q, k, v = pg.randn(4, 12, 512, 64), pg.randn(4, 12, 512, 64), pg.randn(4, 12, 512, 64)
+    q:requires_grad_(true)
+    k:requires_grad_(true)
+    v:requires_grad_(true)
+    local start = pg.randn(4, 12, 512, 64)
+    return function()
+        q.grad, k.grad, v.grad = nil, nil, nil
+        F.scaled_dot_product_attention(q, k, v, {is_causal = true}):backward(start)
+    end
+end)
+
+-- training steps
+
+-- 17 layers of GPT-2's width: 10.05 million parameters in 51 tensors.
+local function adamw()
+    local params = {}
+    for _ = 1, 17 do
+        for _, shape in ipairs {{768, 768}, {768}, {768}} do
+            local p = pg.randn(shape, {requires_grad = true})
+            p.grad = pg.randn(shape)
+            params[#params + 1] = p
+        end
+    end
+    local optimizer = pg.optim.AdamW(params, {lr = 1e-3, weight_decay = 0.1})
+    return function()
+        optimizer:step()
+    end
+end
+row("adamw_10m", adamw)
+row("adamw_10m_fused", adamw) -- the other side asks for its fused kernel here; ours is always one pass
+
+row("mnist_mlp", function()
+    local model = nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 10))
+    local optimizer = pg.optim.Adam(model:parameters(), {lr = 1e-3})
+    local images, labels = pg.randn(64, 784), pg.randint(0, 10, {64})
+    return function()
+        optimizer:zero_grad()
+        F.cross_entropy(model(images), labels):backward()
+        optimizer:step()
+    end
+end)
+
+-- Forward, backward, clip, AdamW with decay on matrices alone.
+local function gpt(batch_size, config)
+    local model = pg.models.gpt.GPT(config)
+    local params = model:parameters()
+    local optimizer = model:configure_optimizer {lr = 1e-3, betas = {0.9, 0.99}, weight_decay = 0.1}
+    local shape = {batch_size, config.block_size}
+    local ids, targets = pg.randint(0, config.vocab_size, shape), pg.randint(0, config.vocab_size, shape)
+    return function()
+        optimizer:zero_grad()
+        local _, loss = model(ids, targets)
+        loss:backward()
+        nn.utils.clip_grad_norm_(params, 1.0)
+        optimizer:step()
+    end
+end
+
+row("nanogpt_char", function()
+    return gpt(12, {vocab_size = 65, block_size = 64, n_layer = 4, n_head = 4, n_embd = 128, bias = false})
+end)
+
+row("gpt2_124m", function()
+    return gpt(4, {vocab_size = 50257, block_size = 64, n_layer = 12, n_head = 12, n_embd = 768, bias = true})
+end)
+
+-- A process that loads the library and ends (and the shell that starts it).
+row("start_up", function()
+    local lowest = 0
+    while arg[lowest - 1] do
+        lowest = lowest - 1
+    end
+    local command = ("'%s' -e 'require \"perigee\"'"):format(arg[lowest])
+    return function()
+        local status = os.execute(command)
+        assert(status == 0 or status == true, "cannot run " .. command)
+    end
+end)
+
+local smoke, threads, chosen = false, nil, {}
+for _, argument in ipairs(arg) do
+    local n = argument:match "^%-%-threads=(%d+)$"
+    if argument == "--smoke" then
+        smoke = true
+    elseif argument == "--list" then
+        print(table.concat(order, "\n"))
+        os.exit(0)
+    elseif n then
+        threads = tonumber(n)
+    elseif rows[argument] then
+        chosen[#chosen + 1] = argument
+    else
+        io.stderr:write(("bench: unknown row or option %s; options: --threads=N --smoke --list; rows: %s\n")
+            :format(argument, table.concat(order, " ")))
+        os.exit(2)
+    end
+end
+if threads then
+    pg.set_num_threads(threads)
+end
+for _, name in ipairs(#chosen > 0 and chosen or order) do
+    pg.manual_seed(0)
+    local seconds = measure(rows[name](), smoke)
+    print(('{"arm": "perigee", "row": "%s", "ms": %.7f, "version": "%s", "threads": %d}')
+        :format(name, seconds * 1e3, pg.version, pg.get_num_threads()))
+    io.stdout:flush()
+    collectgarbage()
+    collectgarbage()
+end
