@@ -76,6 +76,10 @@ if not loaded then
     error("perigee: the library does not load: " .. tostring(C) .. looked, 0)
 end
 
+-- In the perigee program Ctrl-C ends long calls of the engine too.
+local host = package.loaded["perigee.host"]
+if host then host.interrupt(tonumber(ffi.cast("uintptr_t", ffi.cast("void *", C.pg_interrupt)))) end
+
 local rows = optable.parse(header, header_path)
 
 return {

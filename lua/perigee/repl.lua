@@ -21,15 +21,11 @@ local function print_help()
     loop.write(HELP)
 end
 
--- pg.help prints or returns its text.
 local function help(...)
-    local pg = package.loaded["perigee"]
     if select("#", ...) == 0 then
         return print_help()
-    elseif type(pg) == "table" and type(pg.help) == "function" then
-        return pg.help(...)
     end
-    return print_help()
+    return require("perigee").help(...)
 end
 
 local function set_global(name, value)
@@ -53,13 +49,9 @@ local function prepare()
         return "perigee could not be loaded: " .. reason
     end
     set_global("pg", pg)
-    local loaded = "pg"
-    if type(pg) == "table" and type(pg.nn) == "table" then
-        set_global("nn", pg.nn)
-        set_global("F", pg.nn.functional)
-        loaded = "pg, nn and F"
-    end
-    return loaded .. " are loaded; help tells more, Ctrl-D leaves"
+    set_global("nn", pg.nn)
+    set_global("F", pg.nn.functional)
+    return "pg, nn and F are loaded; help tells more, Ctrl-D leaves"
 end
 
 ---Runs until the user leaves.

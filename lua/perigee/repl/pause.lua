@@ -236,11 +236,31 @@ local function make_commands(state)
     return commands
 end
 
+-- The REPL's names, behind the script's. Perigee itself only if the script has loaded it.
+local function make_session(state)
+    local session = {}
+    function session.who()
+        loop.write(who.text(state.globals))
+    end
+    local pg = package.loaded["perigee"]
+    if pg then
+        session.pg = pg
+        setmetatable(session, {__index = function(_, name)
+            if name == "nn" or name == "help" then
+                return pg[name]
+            elseif name == "F" then
+                return pg.nn.functional
+            end
+        end})
+    end
+    return session
+end
+
 ---Pauses the running script: opens the REPL and returns when the user leaves it.
 ---@param thread thread  that the interrupt hit
 ---@return boolean stop  true: the interrupt is to raise its error
 function M.run(thread)
-    local state = {thread = thread, running = coroutine.running(), open = true, at = 1, session = {}}
+    local state = {thread = thread, running = coroutine.running(), open = true, at = 1}
     state.frames = list_frames(state)
     for i, frame in ipairs(state.frames) do
         if not trace.is_own(frame.info) then
@@ -250,21 +270,13 @@ function M.run(thread)
     end
     local frame = state.frames[state.at]
     state.globals = frame and getfenv(frame.func) or _G
-    local pg = package.loaded["perigee"]
-    if type(pg) == "table" then
-        state.session.pg, state.session.nn = pg, pg.nn
-        state.session.F = type(pg.nn) == "table" and pg.nn.functional or nil
-        state.session.help = pg.help
-    end
-    function state.session.who()
-        loop.write(who.text(state.globals))
-    end
+    state.session = make_session(state)
 
     io.stdout:write("\npaused; help tells what can be done here\n")
     if frame then
         print_place(frame)
     end
-    local stop = loop.run {
+    local options = {
         prompt = "pause> ",
         commands = make_commands(state),
         environment = frame_environment(state),
@@ -287,6 +299,14 @@ function M.run(thread)
             state.session._ = value
         end,
     }
+    -- The script may stand inside a call of an op, halfway through filling what it hands to the engine.
+    local pg = package.loaded["perigee"]
+    local stop
+    if pg then
+        stop = pg._protect(loop.run, options)
+    else
+        stop = loop.run(options)
+    end
     state.open = false      -- functions made in the pause may live on: the frame does not
     if state.changed then
         jit.flush()         -- compiled code holds the values of upvalues that no code assigns to

@@ -2,14 +2,14 @@
 
 local M = {}
 
--- "@.../perigee/": every chunk of ours has a name that starts so.
+-- "@.../perigee/": every file of ours has a name that starts so; code that we generate starts with "=perigee:".
 local own_prefix = debug.getinfo(1, "S").source:match("^(@.*perigee/)repl/trace%.lua$")
 
 ---True for a function of Perigee's own Lua files.
 ---@param info table  of debug.getinfo(..., "S")
 ---@return boolean
 function M.is_own(info)
-    return own_prefix ~= nil and info.source:sub(1, #own_prefix) == own_prefix
+    return own_prefix ~= nil and info.source:sub(1, #own_prefix) == own_prefix or info.source:sub(1, 9) == "=perigee:"
 end
 
 ---"train.lua:12: in function 'step'"

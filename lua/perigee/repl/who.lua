@@ -34,6 +34,9 @@ end
 -- A module's parameters together: their number and bytes.
 local function parameters_of(value)
     local ok, count, bytes = pcall(function()
+        if type(value.parameters) ~= "function" then
+            return 0
+        end
         local count, bytes = 0, 0
         for _, parameter in ipairs(value:parameters()) do
             count = count + tonumber(parameter:numel())
@@ -54,12 +57,9 @@ local function describe(value)
     elseif kind == "string" then
         return kind, show.inline(value), #value
     elseif kind == "table" then
-        local pg = package.loaded["perigee"]
-        if type(pg) == "table" and type(pg.nn) == "table" and type(value.parameters) == "function" then
-            local text, bytes = parameters_of(value)
-            if text then
-                return "module", text, bytes
-            end
+        local text, bytes = parameters_of(value)
+        if text then
+            return "module", text, bytes
         end
         return kind, show.inline(value)
     elseif kind == "function" then
