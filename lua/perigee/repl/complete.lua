@@ -31,6 +31,10 @@ local function open_string(line)
     end
 end
 
+local function is_name(key)
+    return type(key) == "string" and key:find("^[%a_][%w_]*$") ~= nil and not show.keywords[key]
+end
+
 -- The names of a value's fields. A metatable's __index is followed while it is a table.
 local function add_names(names, value)
     local pg = package.loaded["perigee"]
@@ -38,7 +42,9 @@ local function add_names(names, value)
         local ok, listed = pcall(pg.complete, value)
         if ok and type(listed) == "table" then
             for _, name in ipairs(listed) do
-                names[name] = true
+                if is_name(name) then
+                    names[name] = true
+                end
             end
         end
     end
@@ -47,7 +53,7 @@ local function add_names(names, value)
         seen[value] = true
         if type(value) == "table" then
             for key in next, value do
-                if type(key) == "string" and key:find("^[%a_][%w_]*$") then
+                if is_name(key) then
                     names[key] = true
                 end
             end
