@@ -130,7 +130,8 @@ local function text(what)
     elseif tensor.is_tensor(what) then
         return ("a Tensor of shape %s, %s, on %s"):format(tostring(what.shape), tostring(what.dtype), what.device)
     elseif dtype.is(what) then
-        return ("%s: %d bytes an element; %s{...} makes a tensor of it"):format(tostring(what), what.itemsize, tostring(what))
+        local name = tostring(what)
+        return ("%s: %d bytes an element; %s{...} makes a tensor of it"):format(name, what.itemsize, name)
     end
     local metatable = debug.getmetatable(what)
     if type(metatable) == "table" and metatable.__names then

@@ -1,0 +1,218 @@
+--- Inputs on which the specs try ops: samples[SYMBOL] is a list of samples, each a list of tensors with, where the op
+--- takes more than these, call(op, ...) that calls it on them (and may give several tensors). Every row with a gradient
+--- has one.
+--
+-- Values are in general position: no ties, nothing at a kink, nothing near a pole.
+
+local pg = require "perigee"
+
+local samples = {}
+
+local state = 1
+
+-- A fixed stream in [0, 1).
+local function uniform()
+    state = (state * 1103515245 + 12345) % 2147483648
+    return state / 2147483648
+end
+
+local function count(shape)
+    local n = 1
+    for _, size in ipairs(shape) do n = n * size end
+    return n
+end
+
+local function make(shape, value, options)
+    local list = {}
+    for k = 1, count(shape) do list[k] = value(k) end
+    local t = pg.tensor(list, { dtype = pg.float64 })
+    if #shape == 0 then return pg.tensor(list[1], options) end
+    t = t:reshape(shape)
+    if options.requires_grad then t:requires_grad_() end
+    return t
+end
+
+local GRAD = { dtype = pg.float64, requires_grad = true }
+
+--- float64 with a gradient, values in ±[0.15, 1.65), none equal.
+function samples.real(...)
+    return make({ ... }, function(k)
+        local v = 0.15 + uniform() * 1.4 + k * 1e-3
+        return uniform() < 0.5 and v or -v
+    end, GRAD)
+end
+
+--- The same, in [0.3, 1.8).
+function samples.positive(...)
+    return make({ ... }, function(k) return 0.3 + uniform() * 1.4 + k * 1e-3 end, GRAD)
+end
+
+--- The same, in (low, high).
+function samples.within(low, high, ...)
+    return make({ ... }, function() return low + (high - low) * (0.05 + 0.9 * uniform()) end, GRAD)
+end
+
+--- float64 without a gradient.
+function samples.constant(...)
+    return samples.real(...):detach()
+end
+
+--- A transposed or strided one: values of a non-contiguous tensor (its last two dimensions swapped).
+function samples.strided(...)
+    local shape = { ... }
+    local n = #shape
+    shape[n], shape[n - 1] = shape[n - 1], shape[n]
+    return samples.real(unpack(shape)):detach():transpose(-1, -2):requires_grad_()
+end
+
+local real, strided = samples.real, samples.strided
+
+--- One sample with a call.
+local function with(call, ...)
+    local sample = { ... }
+    sample.call = call
+    return sample
+end
+samples.with = with
+
+-- ---- pointwise ----
+
+for _, symbol in ipairs { "pg_add", "pg_mul" } do
+    samples[symbol] = {
+        { real(2, 3), real(2, 3) },
+        { real(2, 3), real(3) },
+        { strided(2, 3), real(4, 1, 1) },
+        with(function(op, x) return op(x, 2.5) end, real(2, 3)),
+    }
+end
+table.insert(samples.pg_add, with(function(op, x, y) return op(x, y, { alpha = 3 }) end, real(2, 3), real(3)))
+
+-- ---- views ----
+
+local function in_place(call)
+    return function(op, x, ...)
+        local y = x * 1
+        call(op, y, ...)
+        return y
+    end
+end
+samples.in_place = in_place
+
+samples.pg_view = { with(function(op, x) return op(x, 3, 4) end, real(2, 6)) }
+samples.pg_reshape = {
+    with(function(op, x) return op(x, 3, 4) end, real(2, 6)),
+    with(function(op, x) return op(x, -1) end, strided(2, 3)),
+}
+samples.pg_alias_view = { { real(2, 3) } }
+samples.pg_flatten = { { real(2, 3, 2) }, with(function(op, x) return op(x, 1, 2) end, strided(2, 3, 2)) }
+samples.pg_unflatten = { with(function(op, x) return op(x, 1, { 2, -1 }) end, real(2, 6)) }
+samples.pg_squeeze = { { real(1, 3, 1) }, with(function(op, x) return op(x, 0) end, real(1, 3, 1)) }
+samples.pg_unsqueeze = { with(function(op, x) return op(x, -1) end, real(2, 3)) }
+samples.pg_permute = { with(function(op, x) return op(x, 2, 0, 1) end, real(2, 3, 2)) }
+samples.pg_transpose = { with(function(op, x) return op(x, 0, -1) end, real(2, 3, 2)) }
+samples.pg_t = { { real(2, 3) }, { real(3) } }
+samples.pg_movedim = { with(function(op, x) return op(x, { 0, 1 }, { 2, 0 }) end, real(2, 3, 2)) }
+samples.pg_expand = { with(function(op, x) return op(x, 4, 2, -1) end, real(2, 3)) }
+samples.pg_narrow = { with(function(op, x) return op(x, 1, 1, 2) end, real(2, 4)) }
+samples.pg_select = { with(function(op, x) return op(x, 1, -1) end, real(2, 4)) }
+samples.pg_slice = { with(function(op, x) return op(x, 1, 1, nil, 2) end, real(2, 5)) }
+samples.pg_split = { with(function(op, x) return unpack(op(x, 2, 1)) end, real(2, 5)) }
+samples.pg_chunk = { with(function(op, x) return unpack(op(x, 2, 1)) end, real(2, 5)) }
+samples.pg_unbind = { with(function(op, x) return unpack(op(x, 1)) end, real(2, 3)) }
+samples.pg_diagonal = { { real(3, 4) }, with(function(op, x) return op(x, 1, 2, 0) end, real(3, 2, 4)) }
+samples.pg_as_strided = {
+    with(function(op, x) return op(x, { 2, 2 }, { 3, 1 }, 1) end, real(3, 3)),
+    with(function(op, x) return op(x, { 3, 3 }, { 1, 1 }) end, real(6)),
+}
+samples.pg_contiguous = { { strided(2, 3) }, { real(2, 3) } }
+samples.pg_clone = { { strided(2, 3) } }
+samples.pg__to = { with(function(op, x) return op(x, { copy = true }) end, real(2, 3)) }
+samples.pg_copy_ = {
+    with(in_place(function(op, y, src) op(y, src) end), real(2, 3), real(3)),
+    with(function(op, x, src)
+        local y = x * 1
+        op(y[0], src)
+        return y
+    end, real(2, 3), real(3)),
+}
+samples.pg_fill_ = {
+    with(in_place(function(op, y) op(y, 2) end), real(2, 3)),
+    with(function(op, x, value)
+        local y = x * 1
+        op(y[{ {}, 1 }], value)
+        return y
+    end, real(2, 3), samples.real()),
+}
+samples.pg_zero_ = {
+    with(function(op, x)
+        local y = x * 1
+        op(y[1])
+        return y
+    end, real(2, 3)),
+}
+
+-- ---- indexing ----
+
+samples.pg_index = {
+    with(function(op, x) return op(x, { pg.int64 { 2, 0, 0 } }, { 0 }) end, real(3, 2)),
+    with(function(op, x)
+        return op(x, { pg.int64 { { 1, 0 } }, pg.int64 { { 0 }, { 1 } } }, { 0, 2 })
+    end, real(2, 3, 2)),
+    with(function(op, x) return op(x, { pg.bool { { true, false }, { true, true } } }, { 0 }) end, real(2, 2, 2)),
+}
+samples.pg_index_put = {
+    with(function(op, x, v) return op(x, { pg.int64 { 2, 0 } }, { 0 }, v) end, real(3, 2), real(2, 2)),
+    with(function(op, x, v) return op(x, { pg.int64 { 0, 0, 1 } }, { 1 }, v, true) end, real(3, 2), real(3, 3)),
+}
+samples.pg_index_put_ = {
+    with(in_place(function(op, y, v) op(y, { pg.int64 { 2, 0 } }, { 0 }, v) end), real(3, 2), real(2, 2)),
+}
+samples.pg_gather = {
+    with(function(op, x) return op(x, 1, pg.int64 { { 0, 2, 2 }, { 1, 0, 1 } }) end, real(2, 3)),
+}
+samples.pg_scatter = {
+    with(function(op, x, src) return op(x, 1, pg.int64 { { 0, 2 }, { 1, 0 } }, src) end, real(2, 3), real(2, 2)),
+    with(function(op, x) return op(x, 0, pg.int64 { { 0, 1, 0 } }, 2) end, real(2, 3)),
+}
+samples.pg_scatter_add = {
+    with(function(op, x, src) return op(x, 1, pg.int64 { { 0, 0 }, { 1, 0 } }, src) end, real(2, 3), real(2, 2)),
+}
+samples.pg_index_select = { with(function(op, x) return op(x, 1, pg.int64 { 2, 0, 2 }) end, real(2, 3)) }
+samples.pg_index_add = {
+    with(function(op, x, src) return op(x, 0, pg.int64 { 1, 1, 0 }, src, { alpha = 2 }) end, real(2, 3), real(3, 3)),
+}
+samples.pg_masked_fill = {
+    with(function(op, x) return op(x, pg.bool { { true }, { false } }, 3) end, real(2, 3)),
+    with(function(op, x, value) return op(x, pg.bool { true, false, true }, value) end, real(2, 3), samples.real()),
+}
+samples.pg_masked_select = { with(function(op, x) return op(x, pg.bool { true, false, true }) end, real(2, 3)) }
+
+-- ---- rearranging ----
+
+samples.pg_cat = { with(function(op, x, y) return op({ x, y }, 1) end, real(2, 3), strided(2, 2)) }
+samples.pg_stack = { with(function(op, x, y) return op({ x, y }, 1) end, real(2, 3), strided(2, 3)) }
+samples.pg_hstack = { with(function(op, x, y) return op({ x, y }) end, real(2, 3), real(2, 2)) }
+samples.pg_vstack = { with(function(op, x, y) return op({ x, y }) end, real(2, 3), real(3)) }
+samples.pg_tril = { { real(3, 4) }, with(function(op, x) return op(x, -1) end, strided(2, 3, 3)) }
+samples.pg_triu = { { real(3, 4) }, with(function(op, x) return op(x, 1) end, strided(2, 3, 3)) }
+samples.pg_repeat = { with(function(op, x) return op(x, 2, 1, 2) end, real(2, 3)) }
+samples.pg_tile = { with(function(op, x) return op(x, 2) end, real(2, 3)) }
+samples.pg_repeat_interleave = {
+    with(function(op, x) return op(x, 2, 0) end, real(2, 3)),
+    with(function(op, x) return op(x, 2) end, real(2, 3)),
+}
+samples.pg_flip = { with(function(op, x) return op(x, 0, 1) end, real(2, 3)) }
+samples.pg_roll = {
+    with(function(op, x) return op(x, 1, 1) end, real(2, 3)),
+    with(function(op, x) return op(x, { 1, 2 }, { 0, 1 }) end, real(2, 3)),
+}
+
+-- ---- reductions ----
+
+samples.pg_sum = {
+    { real(2, 3) },
+    with(function(op, x) return op(x, 1) end, strided(2, 3)),
+    with(function(op, x) return op(x, { 0, 2 }, true) end, real(2, 3, 2)),
+}
+
+return samples
