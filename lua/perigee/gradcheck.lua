@@ -72,7 +72,7 @@ end
 --- input that requires a gradient.
 ---@param f fun(...: Tensor): Tensor, ...
 ---@param inputs Tensor|Tensor[] float64 where they require gradients
----@param options table? eps = 1e-6, atol = 1e-5, rtol = 1e-3, raise = true (else a mismatch gives false and the message)
+---@param options table? eps = 1e-6, atol = 1e-5, rtol = 1e-3, raise = true (false: a mismatch gives false, the message)
 ---@return boolean, string?
 function gradcheck.gradcheck(f, inputs, options)
     inputs, options = check_arguments("gradcheck", f, inputs, options)

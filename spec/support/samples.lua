@@ -207,6 +207,29 @@ samples.pg_roll = {
     with(function(op, x) return op(x, { 1, 2 }, { 0, 1 }) end, real(2, 3)),
 }
 
+-- ---- products ----
+
+samples.pg_matmul = {
+    { real(2, 3), strided(3, 4) },
+    { real(3), real(3) },
+    { real(3), real(3, 2) },
+    { real(2, 3), real(3) },
+    { real(2, 1, 2, 3), strided(3, 3, 2) },
+    { real(2, 3, 2), real(2) },
+}
+samples.pg_mm = { { real(2, 3), strided(3, 4) }, { strided(2, 3), real(3, 1) } }
+samples.pg_bmm = { { real(2, 2, 3), strided(2, 3, 2) } }
+samples.pg_mv = { { strided(2, 3), real(3) } }
+samples.pg_dot = { { real(4), real(4) } }
+samples.pg_addmm = {
+    { real(2, 4), real(2, 3), strided(3, 4) },
+    with(function(op, x, a, b) return op(x, a, b, { beta = 0.5, alpha = 2 }) end, real(4), real(2, 3), real(3, 4)),
+}
+samples.pg_linear = {
+    { real(2, 3), real(4, 3), real(4) },
+    with(function(op, x, w) return op(x, w) end, real(2, 2, 3), real(4, 3)),
+}
+
 -- ---- reductions ----
 
 samples.pg_sum = {
