@@ -453,9 +453,11 @@ int pg_tril(pg_tensor *out, const pg_tensor *input, int64_t diagonal);
  * The upper triangle of each matrix, elements with column - row >= diagonal; zeros elsewhere. input (*, rows, columns).
  * PyTorch's triu. */
 int pg_triu(pg_tensor *out, const pg_tensor *input, int64_t diagonal);
-/* repeat(input: Tensor, repeats: int...) -> Tensor   [method repeat, grad2]
- * input repeats[k] times along dimension k; new dimensions go in front. PyTorch's repeat. */
+/* repeat_(input: Tensor, repeats: int...) -> Tensor   [method, grad2]
+ * input repeats[k] times along dimension k, as a copy; new dimensions go in front. PyTorch's repeat, which is a word of Lua's. */
 int pg_repeat(pg_tensor *out, const pg_tensor *input, const int64_t *repeats, int repeats_n);
+/* repeat(input: Tensor, repeats: int...) -> Tensor   [method, same as pg_repeat]
+ * repeat_ under PyTorch's name: x["repeat"](x, 2, 1). */
 /* tile(input: Tensor, dims: int...) -> Tensor   [method, grad2]
  * As repeat, but dims may be shorter than input's dimensions: 1 in front. PyTorch's tile. */
 int pg_tile(pg_tensor *out, const pg_tensor *input, const int64_t *dims, int dims_n);
