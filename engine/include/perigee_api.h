@@ -259,6 +259,26 @@ int pg_mul(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const
 /* mul_(input: Tensor, other: Tensor|number) -> self   [method, inplace of pg_mul] */
 int pg_mul_(pg_tensor *input, const pg_tensor *other, const pg_number *other_number);
 
+/* div(input: Tensor, other: Tensor|number, *, rounding_mode: 'trunc'|'floor'? = nil) -> Tensor
+ *   [method, operator /, out, grad2, autocast promote]
+ * input / other, broadcast; integers divide to floats unless rounded. PyTorch's div. */
+int pg_div(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number, int rounding_mode);
+/* pow(input: Tensor, exponent: Tensor|number) -> Tensor   [method, operator ^, out, grad2]
+ * input to the power of exponent, broadcast. PyTorch's pow. */
+int pg_pow(pg_tensor *out, const pg_tensor *input, const pg_tensor *exponent, const pg_number *exponent_number);
+/* abs(input: Tensor) -> Tensor   [method, out, grad2]
+ * |x|. PyTorch's abs. */
+int pg_abs(pg_tensor *out, const pg_tensor *input);
+/* sign(input: Tensor) -> Tensor   [method, out, grad2]
+ * -1, 0 or 1. PyTorch's sign. */
+int pg_sign(pg_tensor *out, const pg_tensor *input);
+/* exp(input: Tensor) -> Tensor   [method, out, grad2, autocast f32]
+ * e^x; floating. PyTorch's exp. */
+int pg_exp(pg_tensor *out, const pg_tensor *input);
+/* log(input: Tensor) -> Tensor   [method, out, grad2, autocast f32]
+ * The natural logarithm; floating. PyTorch's log. */
+int pg_log(pg_tensor *out, const pg_tensor *input);
+
 /* ---- activations ---- */
 
 /* ---- reductions ---- */
@@ -266,12 +286,194 @@ int pg_mul_(pg_tensor *input, const pg_tensor *other, const pg_number *other_num
 /* sum(input: Tensor, dim: int[]? = nil, keepdim: bool = false, *, dtype: dtype? = nil) -> Tensor   [method, out, grad2]
  * Sum over the dimensions dim (all of them: nil). Integers and bools sum to int64. PyTorch's sum. */
 int pg_sum(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n, bool keepdim, int dtype);
+/* mean(input: Tensor, dim: int[]? = nil, keepdim: bool = false, *, dtype: dtype? = nil) -> Tensor   [method, out, grad2]
+ * Mean over the dimensions dim (all of them: nil); floating. nan where nothing is reduced. PyTorch's mean. */
+int pg_mean(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n, bool keepdim, int dtype);
+/* prod(input: Tensor, *, dtype: dtype? = nil) -> Tensor   [method, grad2]
+ * Product of all elements. Integers and bools multiply to int64. PyTorch's prod. */
+int pg_prod(pg_tensor *out, const pg_tensor *input, int dtype);
+/* prod(input: Tensor, dim: int, keepdim: bool = false, *, dtype: dtype? = nil) -> Tensor   [method, out, grad2]
+ * Product over one dimension. */
+int pg_prod_dim(pg_tensor *out, const pg_tensor *input, int64_t dim, bool keepdim, int dtype);
+/* max(input: Tensor) -> Tensor   [method, grad2]
+ * The largest element; nan wins. Ties share the gradient. PyTorch's max. */
+int pg_max(pg_tensor *out, const pg_tensor *input);
+/* max(input: Tensor, dim: int, keepdim: bool = false) -> (values: Tensor, indices: Tensor)   [method, out, grad2]
+ * The largest along dim and the position (int64) of its first occurrence, which gets the gradient. */
+int pg_max_dim(pg_tensor *values, pg_tensor *indices, const pg_tensor *input, int64_t dim, bool keepdim);
+/* min(input: Tensor) -> Tensor   [method, grad2]
+ * The smallest element; nan wins. Ties share the gradient. PyTorch's min. */
+int pg_min(pg_tensor *out, const pg_tensor *input);
+/* min(input: Tensor, dim: int, keepdim: bool = false) -> (values: Tensor, indices: Tensor)   [method, out, grad2]
+ * The smallest along dim and the position (int64) of its first occurrence, which gets the gradient. */
+int pg_min_dim(pg_tensor *values, pg_tensor *indices, const pg_tensor *input, int64_t dim, bool keepdim);
+/* amax(input: Tensor, dim: int[]? = nil, keepdim: bool = false) -> Tensor   [method, out, grad2]
+ * The largest over the dimensions dim (all of them: nil). Ties share the gradient. PyTorch's amax. */
+int pg_amax(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n, bool keepdim);
+/* amin(input: Tensor, dim: int[]? = nil, keepdim: bool = false) -> Tensor   [method, out, grad2]
+ * The smallest over the dimensions dim (all of them: nil). Ties share the gradient. PyTorch's amin. */
+int pg_amin(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n, bool keepdim);
+/* argmax(input: Tensor, dim: int? = nil, keepdim: bool = false) -> Tensor   [method, out, nograd]
+ * Position (int64) of the largest, the first of several; over everything (nil) in row-major order. PyTorch's argmax. */
+int pg_argmax(pg_tensor *out, const pg_tensor *input, const int64_t *dim, bool keepdim);
+/* argmin(input: Tensor, dim: int? = nil, keepdim: bool = false) -> Tensor   [method, out, nograd]
+ * Position (int64) of the smallest, the first of several; over everything (nil) in row-major order. PyTorch's argmin. */
+int pg_argmin(pg_tensor *out, const pg_tensor *input, const int64_t *dim, bool keepdim);
+/* all(input: Tensor, dim: int[]? = nil, keepdim: bool = false) -> Tensor   [method, out, nograd]
+ * Whether no element is zero (bool). PyTorch's all. */
+int pg_all(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n, bool keepdim);
+/* any(input: Tensor, dim: int[]? = nil, keepdim: bool = false) -> Tensor   [method, out, nograd]
+ * Whether an element is not zero (bool). PyTorch's any. */
+int pg_any(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n, bool keepdim);
+/* var(input: Tensor, dim: int[]? = nil, *, correction: float = 1, keepdim: bool = false) -> Tensor   [method, out, grad2]
+ * Sum of squared differences from the mean over n - correction; floating. PyTorch's var. */
+int pg_var(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n, double correction, bool keepdim);
+/* std(input: Tensor, dim: int[]? = nil, *, correction: float = 1, keepdim: bool = false) -> Tensor   [method, out, grad2]
+ * The square root of var. PyTorch's std. */
+int pg_std(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n, double correction, bool keepdim);
+/* norm(input: Tensor, p: float = 2, dim: int[]? = nil, keepdim: bool = false, *, dtype: dtype? = nil) -> Tensor
+ *   [method, out, grad2]
+ * (sum |x|^p)^(1/p) over the dimensions dim (all of them: nil); p = 0 counts nonzeros, inf and -inf are extremes. PyTorch's norm. */
+int pg_norm(pg_tensor *out, const pg_tensor *input, double p, const int64_t *dim, int dim_n, bool keepdim, int dtype);
+/* logsumexp(input: Tensor, dim: int[], keepdim: bool = false) -> Tensor   [method, out, grad2]
+ * log(sum(exp(x))) over the dimensions dim, without overflow. PyTorch's logsumexp. */
+int pg_logsumexp(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n, bool keepdim);
+/* cumsum(input: Tensor, dim: int, *, dtype: dtype? = nil) -> Tensor   [method, out, grad2]
+ * Sums of all elements up to each along dim. PyTorch's cumsum. */
+int pg_cumsum(pg_tensor *out, const pg_tensor *input, int64_t dim, int dtype);
+/* cumsum_(input: Tensor, dim: int, *, dtype: dtype? = nil) -> self   [method, inplace of pg_cumsum] */
+int pg_cumsum_(pg_tensor *input, int64_t dim, int dtype);
 
 /* ---- making ---- */
 
+/* empty(size: int..., *, dtype: dtype? = nil, device: device? = nil, requires_grad: bool = false) -> Tensor   [nograd]
+ * A new tensor whose elements are undefined. PyTorch's empty. */
+int pg_empty(pg_tensor *out, const int64_t *size, int size_n, int dtype, const char *device, bool requires_grad);
+/* zeros(size: int..., *, dtype: dtype? = nil, device: device? = nil, requires_grad: bool = false) -> Tensor   [nograd]
+ * A new tensor of zeros. PyTorch's zeros. */
+int pg_zeros(pg_tensor *out, const int64_t *size, int size_n, int dtype, const char *device, bool requires_grad);
+/* ones(size: int..., *, dtype: dtype? = nil, device: device? = nil, requires_grad: bool = false) -> Tensor   [nograd]
+ * A new tensor of ones. PyTorch's ones. */
+int pg_ones(pg_tensor *out, const int64_t *size, int size_n, int dtype, const char *device, bool requires_grad);
+/* full(size: int[], fill_value: number, *, dtype: dtype? = nil, device: device? = nil, requires_grad: bool = false) -> Tensor
+ *   [nograd]
+ * A new tensor of one value; the default dtype, or bool for a boolean, unless told. PyTorch's full. */
+int pg_full(pg_tensor *out, const int64_t *size, int size_n, const pg_number *fill_value, int dtype, const char *device,
+            bool requires_grad);
+/* empty_like(input: Tensor, *, dtype: dtype? = nil, device: device? = nil, requires_grad: bool = false) -> Tensor   [nograd]
+ * A new tensor of input's shape, dtype and device, elements undefined. PyTorch's empty_like. */
+int pg_empty_like(pg_tensor *out, const pg_tensor *input, int dtype, const char *device, bool requires_grad);
+/* zeros_like(input: Tensor, *, dtype: dtype? = nil, device: device? = nil, requires_grad: bool = false) -> Tensor   [nograd]
+ * Zeros of input's shape, dtype and device. PyTorch's zeros_like. */
+int pg_zeros_like(pg_tensor *out, const pg_tensor *input, int dtype, const char *device, bool requires_grad);
+/* ones_like(input: Tensor, *, dtype: dtype? = nil, device: device? = nil, requires_grad: bool = false) -> Tensor   [nograd]
+ * Ones of input's shape, dtype and device. PyTorch's ones_like. */
+int pg_ones_like(pg_tensor *out, const pg_tensor *input, int dtype, const char *device, bool requires_grad);
+/* full_like(input: Tensor, fill_value: number, *, dtype: dtype? = nil, device: device? = nil, requires_grad: bool = false)
+ *   -> Tensor   [nograd]
+ * One value in input's shape, dtype and device. PyTorch's full_like. */
+int pg_full_like(pg_tensor *out, const pg_tensor *input, const pg_number *fill_value, int dtype, const char *device,
+                 bool requires_grad);
+/* new_empty(input: Tensor, size: int..., *, dtype: dtype? = nil, device: device? = nil, requires_grad: bool = false) -> Tensor
+ *   [method, nograd]
+ * A new tensor of another size with input's dtype and device, elements undefined. PyTorch's Tensor.new_empty. */
+int pg_new_empty(pg_tensor *out, const pg_tensor *input, const int64_t *size, int size_n, int dtype, const char *device,
+                 bool requires_grad);
+/* new_zeros(input: Tensor, size: int..., *, dtype: dtype? = nil, device: device? = nil, requires_grad: bool = false) -> Tensor
+ *   [method, nograd]
+ * Zeros of another size with input's dtype and device. PyTorch's Tensor.new_zeros. */
+int pg_new_zeros(pg_tensor *out, const pg_tensor *input, const int64_t *size, int size_n, int dtype, const char *device,
+                 bool requires_grad);
+/* new_ones(input: Tensor, size: int..., *, dtype: dtype? = nil, device: device? = nil, requires_grad: bool = false) -> Tensor
+ *   [method, nograd]
+ * Ones of another size with input's dtype and device. PyTorch's Tensor.new_ones. */
+int pg_new_ones(pg_tensor *out, const pg_tensor *input, const int64_t *size, int size_n, int dtype, const char *device,
+                bool requires_grad);
+/* new_full(input: Tensor, size: int[], fill_value: number, *, dtype: dtype? = nil, device: device? = nil,
+ *   requires_grad: bool = false) -> Tensor   [method, nograd]
+ * One value in another size with input's dtype and device. PyTorch's Tensor.new_full. */
+int pg_new_full(pg_tensor *out, const pg_tensor *input, const int64_t *size, int size_n, const pg_number *fill_value, int dtype,
+                const char *device, bool requires_grad);
+/* arange(limit: number, *, dtype: dtype? = nil, device: device? = nil, requires_grad: bool = false) -> Tensor   [nograd]
+ * 0, 1, ... below limit. Integral numbers give int64, others the default dtype. PyTorch's arange. */
+int pg_arange(pg_tensor *out, const pg_number *limit, int dtype, const char *device, bool requires_grad);
+/* arange(start: number, stop: number, step: number = 1, *, dtype: dtype? = nil, device: device? = nil,
+ *   requires_grad: bool = false) -> Tensor   [nograd]
+ * start, start + step, ... below (above, for a negative step) stop. */
+int pg_arange_range(pg_tensor *out, const pg_number *start, const pg_number *stop, const pg_number *step, int dtype,
+                    const char *device, bool requires_grad);
+/* linspace(start: float, stop: float, steps: int, *, dtype: dtype? = nil, device: device? = nil, requires_grad: bool = false)
+ *   -> Tensor   [nograd]
+ * steps numbers at even distances, both ends included. PyTorch's linspace. */
+int pg_linspace(pg_tensor *out, double start, double stop, int64_t steps, int dtype, const char *device, bool requires_grad);
+/* eye(n: int, m: int? = nil, *, dtype: dtype? = nil, device: device? = nil, requires_grad: bool = false) -> Tensor   [nograd]
+ * (n, m) with ones on the diagonal; m is n unless told. PyTorch's eye. */
+int pg_eye(pg_tensor *out, int64_t n, const int64_t *m, int dtype, const char *device, bool requires_grad);
+
 /* ---- random ---- */
 
+/* rand(size: int..., *, dtype: dtype? = nil, device: device? = nil, requires_grad: bool = false) -> Tensor   [nograd, random]
+ * Uniform in [0, 1). PyTorch's rand. */
+int pg_rand(pg_tensor *out, const int64_t *size, int size_n, int dtype, const char *device, bool requires_grad);
+/* randn(size: int..., *, dtype: dtype? = nil, device: device? = nil, requires_grad: bool = false) -> Tensor   [nograd, random]
+ * Standard normal. PyTorch's randn. */
+int pg_randn(pg_tensor *out, const int64_t *size, int size_n, int dtype, const char *device, bool requires_grad);
+/* rand_like(input: Tensor, *, dtype: dtype? = nil, device: device? = nil, requires_grad: bool = false) -> Tensor
+ *   [nograd, random]
+ * Uniform in [0, 1), of input's shape, dtype and device. PyTorch's rand_like. */
+int pg_rand_like(pg_tensor *out, const pg_tensor *input, int dtype, const char *device, bool requires_grad);
+/* randn_like(input: Tensor, *, dtype: dtype? = nil, device: device? = nil, requires_grad: bool = false) -> Tensor
+ *   [nograd, random]
+ * Standard normal, of input's shape, dtype and device. PyTorch's randn_like. */
+int pg_randn_like(pg_tensor *out, const pg_tensor *input, int dtype, const char *device, bool requires_grad);
+/* randint(low: int, high: int, size: int[], *, dtype: dtype? = nil, device: device? = nil) -> Tensor
+ *   [internal, nograd, random]
+ * Integers in [low, high), int64 unless told. Lua's pg.randint takes PyTorch's shorter form, randint(high, size), as well. */
+int pg_randint(pg_tensor *out, int64_t low, int64_t high, const int64_t *size, int size_n, int dtype, const char *device);
+/* randint_like(input: Tensor, low: int, high: int, *, dtype: dtype? = nil, device: device? = nil) -> Tensor   [nograd, random]
+ * Integers in [low, high), of input's shape, dtype and device. PyTorch's randint_like. */
+int pg_randint_like(pg_tensor *out, const pg_tensor *input, int64_t low, int64_t high, int dtype, const char *device);
+/* randperm(n: int, *, dtype: dtype? = nil, device: device? = nil) -> Tensor   [nograd, random]
+ * 0 .. n - 1 in random order, int64 unless told. PyTorch's randperm. */
+int pg_randperm(pg_tensor *out, int64_t n, int dtype, const char *device);
+/* bernoulli(input: Tensor) -> Tensor   [method, nograd, random, sync]
+ * 1 with the probability that input gives, else 0; input's dtype (floating). PyTorch's bernoulli. */
+int pg_bernoulli(pg_tensor *out, const pg_tensor *input);
+/* bernoulli(input: Tensor, p: float) -> Tensor   [method, nograd, random]
+ * 1 with probability p, else 0; input gives shape and dtype. */
+int pg_bernoulli_p(pg_tensor *out, const pg_tensor *input, double p);
+/* multinomial(input: Tensor, num_samples: int, replacement: bool = false) -> Tensor   [method, nograd, random, sync]
+ * Categories drawn with the weights of each row of input ((classes) or (rows, classes), floating), int64. PyTorch's multinomial. */
+int pg_multinomial(pg_tensor *out, const pg_tensor *input, int64_t num_samples, bool replacement);
+/* _normal(input: Tensor, mean: float = 0, std: float = 1) -> Tensor   [internal, nograd, random]
+ * A normal draw in input's shape and dtype. */
+int pg__normal(pg_tensor *out, const pg_tensor *input, double mean, double std);
+/* normal_(input: Tensor, mean: float = 0, std: float = 1) -> self   [method, inplace of pg__normal] */
+int pg_normal_(pg_tensor *input, double mean, double std);
+/* _uniform(input: Tensor, from: float = 0, to: float = 1) -> Tensor   [internal, nograd, random]
+ * A uniform draw of [from, to) in input's shape and dtype. */
+int pg__uniform(pg_tensor *out, const pg_tensor *input, double from, double to);
+/* uniform_(input: Tensor, from: float = 0, to: float = 1) -> self   [method, inplace of pg__uniform] */
+int pg_uniform_(pg_tensor *input, double from, double to);
+/* _bernoulli(input: Tensor, p: float = 0.5) -> Tensor   [internal, nograd, random]
+ * 1 with probability p, else 0, in input's shape and dtype. */
+int pg__bernoulli(pg_tensor *out, const pg_tensor *input, double p);
+/* bernoulli_(input: Tensor, p: float = 0.5) -> self   [method, inplace of pg__bernoulli] */
+int pg_bernoulli_(pg_tensor *input, double p);
+
 /* ---- sorting ---- */
+
+/* sort(input: Tensor, dim: int = -1, descending: bool = false, stable: bool = false) -> (values: Tensor, indices: Tensor)
+ *   [method, out, grad2]
+ * In order along dim, and where each came from (int64); equal elements keep their order; nan counts as largest. PyTorch's sort. */
+int pg_sort(pg_tensor *values, pg_tensor *indices, const pg_tensor *input, int64_t dim, bool descending, bool stable);
+/* argsort(input: Tensor, dim: int = -1, descending: bool = false, stable: bool = false) -> Tensor   [method, nograd]
+ * The indices of sort. PyTorch's argsort. */
+int pg_argsort(pg_tensor *out, const pg_tensor *input, int64_t dim, bool descending, bool stable);
+/* topk(input: Tensor, k: int, dim: int = -1, largest: bool = true, sorted: bool = true) -> (values: Tensor, indices: Tensor)
+ *   [method, out, grad2]
+ * The k largest (smallest) along dim, in order, and where each came from (int64). PyTorch's topk. */
+int pg_topk(pg_tensor *values, pg_tensor *indices, const pg_tensor *input, int64_t k, int64_t dim, bool largest, bool sorted);
 
 /* ---- views ---- */
 

@@ -136,3 +136,125 @@ int op_mul(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const
     pg_number number = other ? (pg_number){-1, 0, 0} : *other_number;
     return pg_record1(&mul_rule, out, &number, sizeof number, input, other);
 }
+
+/* ---- div, pow ---- */
+
+static pg_number float_number(double d) { return (pg_number){PG_NUMBER_FLOAT, 0, d}; }
+static double number_value(const pg_number *n) { return n->kind == PG_NUMBER_FLOAT ? n->d : (double)n->i; }
+
+static int div_backward(pg_backward *b) {
+    const pg_number *number = b->args;
+    pg_pool *p = b->pool;
+    pg_number minus = float_number(-1);
+    if (number->kind >= 0) {
+        b->input[0] = x_div(p, b->grad[0], NULL, number, -1);
+        return p->status;
+    }
+    const pg_tensor *other = pg_saved(b, PG_IN(1));
+    if (b->needs[0]) b->input[0] = x_div(p, b->grad[0], other, NULL, -1);
+    if (b->needs[1]) {
+        pg_tensor *ratio = x_div(p, x_div(p, pg_saved(b, PG_IN(0)), other, NULL, -1), other, NULL, -1);
+        b->input[1] = x_mul(p, x_mul(p, b->grad[0], ratio, NULL), NULL, &minus);
+    }
+    return p->status;
+}
+static const pg_rule div_rule = {
+    .name = "div", .backward = div_backward, .uses = {PG_USE(PG_IN(1)), PG_USE(PG_IN(0)) | PG_USE(PG_IN(1))}};
+
+int op_div(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number, int rounding_mode) {
+    int dtype = pg_result_of(input, other, other_number), compute = pg_float_dtype(dtype);
+    pg_operand operands[] = {{input, NULL}, {other, other_number}};
+    if (rounding_mode >= 0 && !pg_is_float(dtype) && rounding_mode == 1)
+        return pg_pointwise(out, PG_K_FLOOR_DIVIDE, dtype, dtype, 2, operands, -1, NULL);
+    int status = pg_pointwise(out, PG_K_DIV, compute, compute, 2, operands, -1, NULL);
+    if (status < 0) return status;
+    if (rounding_mode >= 0) {
+        pg_tensor rounded = PG_HANDLE;
+        pg_operand whole = {out, NULL};
+        status = pg_pointwise(&rounded, rounding_mode == 1 ? PG_K_FLOOR : PG_K_TRUNC, compute, compute, 1, &whole, -1, NULL);
+        pg_tensor_release(out);
+        if (status >= 0) status = pg_converted(out, &rounded, dtype);
+        pg_tensor_release(&rounded);
+        return status;
+    }
+    pg_number number = other ? (pg_number){-1, 0, 0} : *other_number;
+    return pg_record1(&div_rule, out, &number, sizeof number, input, other);
+}
+
+static int pow_backward(pg_backward *b) {
+    const pg_number *number = b->args;
+    pg_pool *p = b->pool;
+    const pg_tensor *x = pg_saved(b, PG_IN(0));
+    if (number->kind >= 0) {
+        double e = number_value(number);
+        pg_number factor = float_number(e), less = float_number(e - 1);
+        if (e == 0) b->input[0] = x_zeros_like(p, b->grad[0], -1, NULL, false);
+        else b->input[0] = x_mul(p, b->grad[0], x_mul(p, x_pow(p, x, NULL, &less), NULL, &factor), NULL);
+        return p->status;
+    }
+    const pg_tensor *e = pg_saved(b, PG_IN(1));
+    pg_number one = float_number(1), minus = {PG_NUMBER_INT, -1, 0};
+    if (b->needs[0]) {
+        pg_tensor *ones = x_full_like(p, e, &one, -1, NULL, false);
+        b->input[0] = x_mul(p, b->grad[0], x_mul(p, e, x_pow(p, x, x_add(p, e, ones, NULL, &minus), NULL), NULL), NULL);
+    }
+    if (b->needs[1]) b->input[1] = x_mul(p, b->grad[0], x_mul(p, x_pow(p, x, e, NULL), x_log(p, x), NULL), NULL);
+    return p->status;
+}
+static const pg_rule pow_rule = {.name = "pow", .backward = pow_backward,
+                                 .uses = {PG_USE(PG_IN(0)) | PG_USE(PG_IN(1)), PG_USE(PG_IN(0)) | PG_USE(PG_IN(1))}};
+
+int op_pow(pg_tensor *out, const pg_tensor *input, const pg_tensor *exponent, const pg_number *exponent_number) {
+    int dtype = pg_result_of(input, exponent, exponent_number);
+    if (!exponent && !pg_is_float(dtype) && number_value(exponent_number) < 0)
+        return pg_fail("integers to negative integer powers are not allowed");
+    pg_operand operands[] = {{input, NULL}, {exponent, exponent_number}};
+    int status = pg_pointwise(out, PG_K_POW, dtype, dtype, 2, operands, -1, NULL);
+    if (status < 0) return status;
+    pg_number number = exponent ? (pg_number){-1, 0, 0} : *exponent_number;
+    return pg_record1(&pow_rule, out, &number, sizeof number, input, exponent);
+}
+
+/* ---- abs, sign, exp, log ---- */
+
+static int unary(pg_tensor *out, int op, const pg_tensor *x, int dtype, const pg_rule *rule) {
+    pg_operand operand = {x, NULL};
+    int status = pg_pointwise(out, op, dtype, dtype, 1, &operand, -1, NULL);
+    return status < 0 ? status : pg_record1(rule, out, NULL, 0, x);
+}
+
+static int abs_backward(pg_backward *b) {
+    b->input[0] = x_mul(b->pool, b->grad[0], x_sign(b->pool, pg_saved(b, PG_IN(0))), NULL);
+    return b->pool->status;
+}
+static const pg_rule abs_rule = {.name = "abs", .backward = abs_backward, .uses = {PG_USE(PG_IN(0))}};
+
+int op_abs(pg_tensor *out, const pg_tensor *input) { return unary(out, PG_K_ABS, input, pg_dtype_of(input), &abs_rule); }
+
+static int flat_backward(pg_backward *b) {
+    b->input[0] = x_zeros_like(b->pool, b->grad[0], -1, NULL, false);
+    return b->pool->status;
+}
+static const pg_rule sign_rule = {.name = "sign", .backward = flat_backward};
+
+int op_sign(pg_tensor *out, const pg_tensor *input) { return unary(out, PG_K_SIGN, input, pg_dtype_of(input), &sign_rule); }
+
+static int exp_backward(pg_backward *b) {
+    b->input[0] = x_mul(b->pool, b->grad[0], pg_saved(b, PG_OUT(0)), NULL);
+    return b->pool->status;
+}
+static const pg_rule exp_rule = {.name = "exp", .backward = exp_backward, .uses = {PG_USE(PG_OUT(0))}};
+
+int op_exp(pg_tensor *out, const pg_tensor *input) {
+    return unary(out, PG_K_EXP, input, pg_float_dtype(pg_dtype_of(input)), &exp_rule);
+}
+
+static int log_backward(pg_backward *b) {
+    b->input[0] = x_div(b->pool, b->grad[0], pg_saved(b, PG_IN(0)), NULL, -1);
+    return b->pool->status;
+}
+static const pg_rule log_rule = {.name = "log", .backward = log_backward, .uses = {PG_USE(PG_IN(0))}};
+
+int op_log(pg_tensor *out, const pg_tensor *input) {
+    return unary(out, PG_K_LOG, input, pg_float_dtype(pg_dtype_of(input)), &log_rule);
+}

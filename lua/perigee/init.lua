@@ -55,7 +55,7 @@ for name, which in pairs(dtype.by_name) do pg[name] = which end
 for name, which in pairs(dtype.aliases) do pg[name] = which end
 pg.inf, pg.nan, pg.pi, pg.e = math.huge, 0 / 0, math.pi, math.exp(1)
 
-for _, name in ipairs { "manual_seed", "initial_seed", "seed", "get_rng_state", "set_rng_state" } do
+for _, name in ipairs { "manual_seed", "initial_seed", "seed", "get_rng_state", "set_rng_state", "randint" } do
     pg[name] = random[name]
 end
 

@@ -35,6 +35,17 @@ function random.seed()
     return seed
 end
 
+--- Integers in [low, high), or in [0, high): randint(high, size) and randint(low, high, size), as PyTorch's.
+---@param low integer
+---@param high integer|integer[]
+---@param size integer[]|table|nil
+---@param options table? dtype (int64 unless told), device
+---@return Tensor
+function random.randint(low, high, size, options)
+    if type(high) == "table" then return wrapper.internal_op("randint")(0, low, high, size) end
+    return wrapper.internal_op("randint")(low, high, size, options)
+end
+
 --- The generator's state: a uint8 tensor.
 ---@param device string? "cpu"
 ---@return Tensor
