@@ -109,6 +109,9 @@ describe("cmake --install", function()
     end)
 
     it("leaves no path of the source tree in what it installs", function()
+        if shell.sanitized then
+            pending("the sanitizers record where each variable was declared")
+        end
         local _, found = shell.run(("grep -rlF %s %s"):format(quote(shell.source), quote(prefix)))
         assert.equal("", found)
     end)

@@ -3,7 +3,6 @@ local shell = require "spec.build.shell"
 local quote = shell.quote
 
 local library = shell.build .. "/libperigee.so"
-local sanitized = shell.must("readelf -d " .. quote(library)):find("lib[atu]b?san") ~= nil
 
 local function lines(text)
     return text:gmatch("[^\n]+")
@@ -81,7 +80,7 @@ describe("the kernels", function()
         end)
 
         it("of " .. isa .. " run nothing when the library is loaded", function()
-            if sanitized then
+            if shell.sanitized then
                 pending("the sanitizers add constructors of their own")
             end
             local sections = shell.must("readelf -SW " .. objects)

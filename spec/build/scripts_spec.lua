@@ -111,4 +111,18 @@ describe("scripts/test", function()
         assert.equal("0 passed, 1 failed, 0 skipped", line)
         assert.equal(1, status)
     end)
+
+    if mode == "--sanitize" then
+        it("fails where the address sanitizer finds something", function()
+            local status, line, output = run [[
+                it("writes past a block's end", function()
+                    local ffi = require "ffi"
+                    ffi.cdef "void *malloc(size_t); void *memset(void *, int, size_t);"
+                    ffi.C.memset(ffi.C.malloc(8), 0, 16)
+                end)]]
+            assert.equal("0 passed, 1 failed, 0 skipped", line)
+            assert.equal(1, status)
+            assert.matches("AddressSanitizer: heap%-buffer%-overflow", output)
+        end)
+    end
 end)

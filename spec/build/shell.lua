@@ -71,4 +71,7 @@ if shell.build:sub(1, 1) ~= "/" then
     shell.build = shell.source .. "/" .. shell.build
 end
 
+-- The library under test was built with sanitizers.
+shell.sanitized = shell.must("readelf -d " .. shell.quote(shell.build .. "/libperigee.so")):find("lib[atu]b?san") ~= nil
+
 return shell
