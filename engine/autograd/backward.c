@@ -60,7 +60,7 @@ static target **table_place(pg_backward_run *r, const void *key) {
 
 static int table_grow(pg_backward_run *r) {
     size_t room = r->table_room ? r->table_room * 2 : 64, old = r->table_room;
-    target **before = r->table, **more = calloc(room, sizeof *more);
+    target **before = r->table, **more = pg_calloc(room, sizeof *more);
     if (!more) return pg_out_of_memory(room * sizeof *more);
     r->table = more;
     r->table_room = room;
@@ -93,7 +93,7 @@ static bool is_needed(const pg_backward_run *r, const void *key) {
 static int need(pg_backward_run *r, const void *key) {
     if ((r->needed_n + 1) * 2 > r->needed_room) {
         size_t room = r->needed_room ? r->needed_room * 2 : 64;
-        const void **before = r->needed, **more = calloc(room, sizeof *more);
+        const void **before = r->needed, **more = pg_calloc(room, sizeof *more);
         if (!more) return pg_out_of_memory(room * sizeof *more);
         size_t old = r->needed_room;
         r->needed = more;
@@ -117,7 +117,7 @@ static int need(pg_backward_run *r, const void *key) {
 static int heap_push(pg_backward_run *r, target *t) {
     if (r->heap_n == r->heap_room) {
         int room = r->heap_room ? r->heap_room * 2 : 64;
-        target **more = realloc(r->heap, (size_t)room * sizeof *more);
+        target **more = pg_realloc(r->heap, (size_t)room * sizeof *more);
         if (!more) return pg_out_of_memory((size_t)room * sizeof *more);
         r->heap = more;
         r->heap_room = room;
@@ -165,11 +165,11 @@ static int target_of(target **out, pg_backward_run *r, const pg_edge *e) {
         *out = *place;
         return PG_OK;
     }
-    target *t = calloc(1, sizeof *t);
+    target *t = pg_calloc(1, sizeof *t);
     if (!t) return pg_out_of_memory(sizeof *t);
     t->n = e->node ? e->node->n_outputs : 1;
     t->one = PG_HANDLE;
-    t->grads = t->n <= 1 ? &t->one : malloc((size_t)t->n * sizeof *t->grads);
+    t->grads = t->n <= 1 ? &t->one : pg_malloc((size_t)t->n * sizeof *t->grads);
     if (!t->grads) {
         t->n = 0;
         target_free(t);
@@ -377,7 +377,7 @@ static int run_rule(pg_backward_run *r) {
     void *block = NULL;
     if (room > INLINE_INPUTS) {
         size_t each = (size_t)room * sizeof(void *);
-        if (!(block = malloc(2 * each + (size_t)room))) return pg_out_of_memory(2 * each + (size_t)room);
+        if (!(block = pg_malloc(2 * each + (size_t)room))) return pg_out_of_memory(2 * each + (size_t)room);
         input = block;
         grads = (const pg_tensor **)((char *)block + each);
         needs = (bool *)((char *)block + 2 * each);
@@ -441,7 +441,7 @@ static void free_given(pg_backward_run *r) {
 static int ask_custom(pg_backward_run *r, pg_backward_step *step) {
     pg_node *n = r->now->node;
     size_t bytes = (size_t)n->n_inputs * sizeof *r->given;
-    if (!(r->given = malloc(bytes ? bytes : 1))) return pg_out_of_memory(bytes);
+    if (!(r->given = pg_malloc(bytes ? bytes : 1))) return pg_out_of_memory(bytes);
     for (int i = 0; i < n->n_inputs; i++) r->given[i] = PG_HANDLE;
     *step = (pg_backward_step){PG_STEP_CUSTOM, n->n_outputs, n->n_inputs, 0, 0, n->custom_id};
     r->phase = PHASE_CUSTOM;
@@ -661,7 +661,7 @@ static int mark_needed(pg_backward_run *r, const pg_tensor *const *roots, int ro
             if (push || n == room) {
                 if (n == room) {
                     room = room ? room * 2 : 64;
-                    visit *more = realloc(stack, (size_t)room * sizeof *more);
+                    visit *more = pg_realloc(stack, (size_t)room * sizeof *more);
                     if (!more) {
                         status = pg_out_of_memory((size_t)room * sizeof *more);
                         break;
@@ -698,7 +698,7 @@ static int mark_needed(pg_backward_run *r, const pg_tensor *const *roots, int ro
 }
 
 static int make_captures(pg_backward_run *r, const pg_tensor *const *inputs, int n) {
-    if (!(r->captures = calloc((size_t)n, sizeof *r->captures))) return pg_out_of_memory((size_t)n * sizeof *r->captures);
+    if (!(r->captures = pg_calloc((size_t)n, sizeof *r->captures))) return pg_out_of_memory((size_t)n * sizeof *r->captures);
     for (int i = 0; i < n; i++) {
         if (!inputs[i] || inputs[i]->magic != PG_HANDLE_MAGIC || !inputs[i]->impl)
             return pg_fail("input %d: expected a tensor, got a freed one or none", i);
@@ -716,7 +716,7 @@ int pg_backward_begin(pg_backward_run **out, const pg_tensor *const *roots, int 
                       int grads_n, const pg_tensor *const *inputs, int inputs_n, bool retain_graph, bool create_graph,
                       bool allow_unused) {
     const char *op_before = pg_error_set_op("backward");
-    pg_backward_run *r = calloc(1, sizeof *r);
+    pg_backward_run *r = pg_calloc(1, sizeof *r);
     int status = r ? PG_OK : pg_out_of_memory(sizeof *r);
     if (status >= 0) {
         r->retain = retain_graph || create_graph;

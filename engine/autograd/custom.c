@@ -49,14 +49,14 @@ int pg_custom_record(const char *name, double id, const pg_tensor *const *inputs
     if (status >= 0) status = check_all(saved, saved_n, "saved tensor");
     if (status < 0) return status;
     bool record = pg_will_record(inputs_n, inputs);
-    int *saved_output = malloc((size_t)(saved_n > 0 ? saved_n : 1) * sizeof *saved_output);
+    int *saved_output = pg_malloc((size_t)(saved_n > 0 ? saved_n : 1) * sizeof *saved_output);
     if (!saved_output) return pg_out_of_memory((size_t)saved_n * sizeof *saved_output);
     for (int i = 0; i < saved_n; i++) saved_output[i] = position(saved[i], outputs_n, (const pg_tensor *const *)outputs);
     for (int i = 0; i < outputs_n && status >= 0; i++) status = make_plain(outputs[i], inputs_n, inputs);
     pg_node *n = NULL;
     if (status >= 0 && record)
         status = pg_node_make(&n, &pg_custom_rule, outputs_n, outputs, inputs_n, inputs, saved_n, NULL, 0);
-    if (status >= 0 && n && !(n->custom_name = strdup(name ? name : "custom"))) status = pg_out_of_memory(64);
+    if (status >= 0 && n && !(n->custom_name = pg_strdup(name ? name : "custom"))) status = pg_out_of_memory(64);
     for (int i = 0; i < saved_n && status >= 0 && n; i++) {
         /* `which` of a saved output is its position among the outputs: it comes back as output k of this node */
         int k = saved_output[i];

@@ -139,7 +139,7 @@ void pg_dead_id(double id) {
     while (atomic_flag_test_and_set_explicit(&dead.lock, memory_order_acquire)) {}
     if (dead.n == dead.room) {
         int room = dead.room ? dead.room * 2 : 64;
-        double *more = realloc(dead.ids, (size_t)room * sizeof *more);
+        double *more = pg_realloc(dead.ids, (size_t)room * sizeof *more);
         if (more) dead.ids = more, dead.room = room;
     }
     if (dead.n < dead.room) dead.ids[dead.n++] = id;

@@ -19,9 +19,9 @@ enum { NODE_BYTES = 640, KEEP_MAX = 1 << 14 };
 static PG_THREAD struct { void *first; int n; } kept;
 
 static void *node_memory(size_t bytes) {
-    if (bytes > NODE_BYTES) return malloc(bytes);
+    if (bytes > NODE_BYTES) return pg_malloc(bytes);
     void *n = kept.first;
-    if (!n) return malloc(NODE_BYTES);
+    if (!n) return pg_malloc(NODE_BYTES);
     kept.first = *(void **)n;
     kept.n--;
     return n;
@@ -296,7 +296,7 @@ int pg_node_watch(pg_watch **out, pg_node *n, int nr) {
             *out = w;
             return PG_OK;
         }
-    pg_watch *w = calloc(1, sizeof *w);
+    pg_watch *w = pg_calloc(1, sizeof *w);
     if (!w) return pg_out_of_memory(sizeof *w);
     w->nr = nr;
     w->next = n->watches;

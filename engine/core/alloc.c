@@ -69,10 +69,22 @@ struct pg_allocator {
 
 static _Atomic(pg_allocator *) allocators;
 
-/* PERIGEE_FAIL_ALLOCATION=n: the n-th allocation fails; =n+: and all after it. For tests. */
+/* PERIGEE_FAIL_ALLOCATION, read when the first device is made. */
 static int64_t fail_at;
 static bool fail_on;
 static _Atomic int64_t allocation_count;
+
+static bool planned_failure(void)
+{
+    if (__builtin_expect(fail_at == 0, 1)) return false;
+    int64_t n = atomic_fetch_add_explicit(&allocation_count, 1, memory_order_relaxed) + 1;
+    return n == fail_at || (fail_on && n > fail_at);
+}
+
+void *pg_malloc(size_t bytes) { return planned_failure() ? NULL : malloc(bytes); }
+void *pg_calloc(size_t n, size_t bytes) { return planned_failure() ? NULL : calloc(n, bytes); }
+void *pg_realloc(void *memory, size_t bytes) { return planned_failure() ? NULL : realloc(memory, bytes); }
+char *pg_strdup(const char *text) { return planned_failure() ? NULL : strdup(text); }
 
 static void lock(pg_allocator *a)
 {
@@ -391,12 +403,6 @@ static void *large_block(pg_allocator *a, int k, size_t bytes)
     return memory;
 }
 
-static bool planned_failure(void)
-{
-    int64_t n = atomic_fetch_add_explicit(&allocation_count, 1, memory_order_relaxed) + 1;
-    return n == fail_at || (fail_on && n > fail_at);
-}
-
 static int out_of_memory(pg_allocator *a, size_t bytes)
 {
     const pg_device *d = a->device;
@@ -412,7 +418,7 @@ static int out_of_memory(pg_allocator *a, size_t bytes)
 
 int pg_allocate(pg_allocator *a, size_t bytes, void **memory, size_t *got)
 {
-    if (__builtin_expect(fail_at != 0, 0) && planned_failure()) return out_of_memory(a, bytes);
+    if (planned_failure()) return out_of_memory(a, bytes);
     if (bytes > PTRDIFF_MAX - STEP) return out_of_memory(a, bytes);
     int k = CLASSES;
     size_t size;

@@ -16,6 +16,12 @@ void pg_release_memory(pg_allocator *a, void *memory, size_t got);
 void pg_allocator_empty_cache(pg_allocator *a);
 void pg_allocator_statistics(pg_allocator *a, pg_memory_stats *stats);
 void pg_allocator_reset_peak(pg_allocator *a);
+/* Host memory for the engine's own structures; given back with free. As the C library's, but that tests can make them fail: the n-th
+ * allocation of the process does where PERIGEE_FAIL_ALLOCATION is n, and all after it where it is n+. pg_allocate counts too. */
+void *pg_malloc(size_t bytes);
+void *pg_calloc(size_t n, size_t bytes);
+void *pg_realloc(void *memory, size_t bytes);
+char *pg_strdup(const char *text);
 /* Whether this thread's debt passed its limit since the last pg_debt_clear: the door then answers PG_COLLECT. */
 bool pg_debt_due(void);
 

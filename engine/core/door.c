@@ -144,6 +144,8 @@ int pg_door_inplace(pg_door *d, const pg_tensor *self, pg_tensor *result) {
     if (status >= 0) {
         pg_bump_version(self);
         status = pg_rebase_history(self, result);
+        /* self has changed: trying once more would change it twice */
+        if (status == PG_ERROR_MEMORY) status = PG_ERROR;
     }
     pg_tensor_release(result);
     return status;

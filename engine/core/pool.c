@@ -18,7 +18,7 @@ pg_tensor *pg_pool_new(pg_pool *p) {
     } else {
         pg_pool_chunk *c = p->more;
         if (!c || c->n == (int)(sizeof c->items / sizeof *c->items)) {
-            if (!(c = malloc(sizeof *c))) {
+            if (!(c = pg_malloc(sizeof *c))) {
                 pg_pool_note(p, pg_out_of_memory(sizeof *c));
                 spare = PG_HANDLE;
                 return &spare;

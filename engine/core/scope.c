@@ -59,7 +59,7 @@ void pg_scope_forget(pg_impl *x)
 int pg_scope_enter(int *token)
 {
     if (!token) return pg_fail("scope: expected a place for the token, got NULL");
-    pg_scope *s = malloc(sizeof *s);
+    pg_scope *s = pg_malloc(sizeof *s);
     if (!s) return pg_out_of_memory(sizeof *s);
     *s = (pg_scope){here.innermost, NULL, ++here.token};
     here.innermost = s;

@@ -20,7 +20,7 @@ static PG_THREAD keeper impl_keeper, storage_keeper;
 
 static void *keeper_take(keeper *k, size_t size) {
     void *item = k->first;
-    if (!item) return malloc(size);
+    if (!item) return pg_malloc(size);
     k->first = *(void **)item;
     k->n--;
     return item;
@@ -84,7 +84,7 @@ static _Atomic uint64_t next_id = 1;
 
 int pg_impl_room(pg_impl *x, int ndim) {
     if (ndim > PG_FEW_DIMS && x->shape == x->few) {
-        int64_t *block = malloc(2 * PG_DIMS_MAX * sizeof *block);
+        int64_t *block = pg_malloc(2 * PG_DIMS_MAX * sizeof *block);
         if (!block) return pg_out_of_memory(2 * PG_DIMS_MAX * sizeof *block);
         x->shape = block;
         x->stride = block + PG_DIMS_MAX;
@@ -169,7 +169,7 @@ void pg_tensor_list_release(pg_tensor_list *list) {
 }
 
 int pg_list_make(pg_tensor_list *list, int n) {
-    list->items = malloc((size_t)(n > 0 ? n : 1) * sizeof *list->items);
+    list->items = pg_malloc((size_t)(n > 0 ? n : 1) * sizeof *list->items);
     if (!list->items) return pg_out_of_memory((size_t)n * sizeof *list->items);
     for (int i = 0; i < n; i++) list->items[i] = PG_HANDLE;
     list->n = n;

@@ -98,7 +98,7 @@ static void *grow(void *items, int n, int *room, size_t size)
 {
     if (n < *room) return items;
     int wanted = *room ? 2 * *room : 16;
-    void *more = realloc(items, (size_t)wanted * size);
+    void *more = pg_realloc(items, (size_t)wanted * size);
     if (more) *room = wanted;
     return more;
 }
@@ -274,7 +274,7 @@ static int check_header(pg_safetensors *f)
 {
     int n = f->entries_n, status = PG_OK;
     for (int i = 0; i < n && status >= 0; i++) status = check_sizes(f, &f->entries[i]);
-    entry **order = malloc((size_t)(n > 0 ? n : 1) * sizeof *order);
+    entry **order = pg_malloc((size_t)(n > 0 ? n : 1) * sizeof *order);
     if (!order) return pg_out_of_memory((size_t)n * sizeof *order);
     for (int i = 0; i < n; i++) order[i] = &f->entries[i];
     if (n > 1) qsort(order, (size_t)n, sizeof *order, by_name);
@@ -310,7 +310,7 @@ static void mapping_release(mapping *m)
 
 static int map_file(pg_safetensors *f, int64_t bytes)
 {
-    mapping *m = malloc(sizeof *m);
+    mapping *m = pg_malloc(sizeof *m);
     if (!m) return pg_out_of_memory(sizeof *m);
     /* private: a tensor over it may be changed, the file is not */
     m->memory = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, f->file, 0);
@@ -343,7 +343,7 @@ static int open_file(pg_safetensors *f, bool map)
     if ((int64_t)n > size - 8)
         return bad_file(f, "the header's length is given as %llu, but the file has only %lld bytes", (unsigned long long)n,
                         (long long)size);
-    f->header = malloc((size_t)n + 1);
+    f->header = pg_malloc((size_t)n + 1);
     if (!f->header) return pg_out_of_memory((size_t)n + 1);
     if ((status = read_at(f, f->header, (int64_t)n, 8)) < 0) return status;
     f->data_start = 8 + (int64_t)n;
@@ -355,10 +355,10 @@ static int open_file(pg_safetensors *f, bool map)
 int pg_safetensors_open(pg_safetensors **file, const char *path, bool map)
 {
     if (!file || !path) return pg_fail("safetensors: expected a path, got nil");
-    pg_safetensors *f = calloc(1, sizeof *f);
+    pg_safetensors *f = pg_calloc(1, sizeof *f);
     if (!f) return pg_out_of_memory(sizeof *f);
     f->file = -1;
-    f->path = strdup(path);
+    f->path = pg_strdup(path);
     int status = f->path ? open_file(f, map) : pg_out_of_memory(strlen(path));
     if (status < 0) pg_safetensors_close(f);
     else *file = f;
@@ -494,7 +494,7 @@ static void append(text *t, const char *bytes, size_t n)
     if (t->room - t->n < n) {
         size_t room = t->room ? t->room : 4096;
         while (room - t->n < n) room *= 2;
-        char *more = realloc(t->bytes, room);
+        char *more = pg_realloc(t->bytes, room);
         if (!more) {
             t->failed = true;
             return;
@@ -622,7 +622,7 @@ static int write_tensor(writer *w, const item *it)
     } else if (status >= 0) {
         /* in pieces: the host need not hold it all */
         enum { PIECE = 16 << 20 };
-        char *piece = malloc(PIECE);
+        char *piece = pg_malloc(PIECE);
         if (!piece) status = pg_out_of_memory(PIECE);
         for (int64_t done = 0; done < it->bytes && status >= 0;) {
             size_t n = it->bytes - done < PIECE ? (size_t)(it->bytes - done) : PIECE;
@@ -640,7 +640,7 @@ static int write_tensor(writer *w, const item *it)
 static void sync_folder(const char *path)
 {
     const char *slash = strrchr(path, '/');
-    char *folder = slash ? strndup(path, slash == path ? 1 : (size_t)(slash - path)) : strdup(".");
+    char *folder = slash ? strndup(path, slash == path ? 1 : (size_t)(slash - path)) : pg_strdup(".");
     int file = folder ? open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
     if (file >= 0) {
         fsync(file);
@@ -651,7 +651,7 @@ static void sync_folder(const char *path)
 
 static int write_file(const char *path, const char *temporary, const text *header, const item *items, int n)
 {
-    writer w = {.buffer = malloc(BUFFER_BYTES)};
+    writer w = {.buffer = pg_malloc(BUFFER_BYTES)};
     if (!w.buffer) return pg_out_of_memory(BUFFER_BYTES);
     struct stat before;
     bool replaces = stat(path, &before) == 0;
@@ -705,7 +705,7 @@ int pg_safetensors_save(const char *path, const char *const *names, const pg_ten
                         const char *const *keys, const char *const *values, int metadata_n)
 {
     if (!path || !*path) return pg_fail("safetensors: expected a path to save to");
-    item *items = malloc((size_t)(tensors_n > 0 ? tensors_n : 1) * sizeof *items);
+    item *items = pg_malloc((size_t)(tensors_n > 0 ? tensors_n : 1) * sizeof *items);
     if (!items) return pg_out_of_memory((size_t)tensors_n * sizeof *items);
     text header = {0};
     char *temporary = NULL;
@@ -720,7 +720,7 @@ int pg_safetensors_save(const char *path, const char *const *names, const pg_ten
     if (status >= 0) {
         static atomic_uint count;
         size_t n = strlen(path) + 64;
-        temporary = malloc(n);
+        temporary = pg_malloc(n);
         if (!temporary) status = pg_out_of_memory(n);
         else snprintf(temporary, n, "%s.saving-%ld-%u", path, (long)getpid(), atomic_fetch_add(&count, 1));
     }

@@ -88,7 +88,7 @@ static int broadcast_batches(batches *out, const side *a, const side *b) {
 
 /* Where each batch entry starts; one block of 2 * count. */
 static int64_t *offsets_of(const batches *s) {
-    int64_t *offset = malloc(2 * (size_t)s->count * sizeof *offset), at[PG_DIMS_MAX] = {0}, a = 0, b = 0;
+    int64_t *offset = pg_malloc(2 * (size_t)s->count * sizeof *offset), at[PG_DIMS_MAX] = {0}, a = 0, b = 0;
     if (!offset) return NULL;
     for (int64_t i = 0; i < s->count; i++) {
         offset[i] = a;

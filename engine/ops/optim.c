@@ -32,7 +32,7 @@ static int batch_begin(batch *b, int n) {
     size_t room = (size_t)(n > 0 ? n : 1);
     size_t each = sizeof(int64_t) + ROLES * (sizeof(void *) + sizeof(pg_tensor)) + sizeof(int);
     *b = (batch){0};
-    if (!(b->memory = malloc(room * each))) return pg_out_of_memory(room * each);
+    if (!(b->memory = pg_malloc(room * each))) return pg_out_of_memory(room * each);
     char *at = b->memory;
     b->sizes = (int64_t *)at;
     at += room * sizeof(int64_t);
@@ -152,17 +152,20 @@ enum { STEP_SGD, STEP_ADAM };
 static int step(int which, const pg_tensor *hyper, const role_list *roles, unsigned writes) {
     batch b;
     const pg_device *device = pg_device_of(hyper);
+    bool begun = false;
     int status = batch_begin(&b, roles[ROLE_PARAM].n);
     for (int d = 0; d < 2 && status >= 0; d++) {
         status = batch_fill(&b, roles, float_dtypes[d]);
         if (status < 0 || b.count == 0) continue;
         pg_parameters p = batch_parameters(&b);
+        begun = true;
         status = which == STEP_SGD ? PG_RUN(device, sgd, float_dtypes[d], &p, pg_data(hyper))
                                    : PG_RUN(device, adam, float_dtypes[d], &p, pg_data(hyper));
         if (status >= 0) status = batch_written(&b, roles, writes);
     }
     batch_end(&b);
-    return status;
+    /* some may have been stepped: trying once more would step them twice */
+    return status == PG_ERROR_MEMORY && begun ? PG_ERROR : status;
 }
 
 int op_sgd_step_(pg_tensor *hyper, const pg_tensor *const *params, int params_n, const pg_tensor *const *grads,
@@ -257,6 +260,8 @@ int op_clip_grad_norm_(pg_tensor *out, const pg_tensor *const *grads, int grads_
     if (status >= 0 && error_if_nonfinite) status = check_finite(&total, norm_type);
     if (status >= 0 && max_norm < HUGE_VAL) status = clip(&b, roles, max_norm, &total);
     if (status >= 0) status = pg_converted(out, &total, single ? PG_FLOAT32 : PG_FLOAT64);
+    /* once gradients may be scaled, trying once more would give another norm */
+    if (status == PG_ERROR_MEMORY) status = PG_ERROR;
     batch_end(&b);
     pg_tensor_release(&total);
     pg_tensor_release(&by_dtype);

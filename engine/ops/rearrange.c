@@ -92,7 +92,7 @@ typedef const pg_tensor *(*each_fn)(pg_pool *pool, const pg_tensor *t, int64_t d
 
 static int joined(pg_tensor *out, const pg_tensor *const *tensors, int n, each_fn each, int64_t each_dim, int64_t dim)
 {
-    const pg_tensor **views = malloc((size_t)(n > 0 ? n : 1) * sizeof *views);
+    const pg_tensor **views = pg_malloc((size_t)(n > 0 ? n : 1) * sizeof *views);
     if (!views) return pg_out_of_memory((size_t)n * sizeof *views);
     pg_pool pool;
     pg_pool_begin(&pool);

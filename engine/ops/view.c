@@ -36,6 +36,8 @@ int pg_inplace_close(pg_tensor *twin, const pg_tensor *self, int status)
 {
     pg_bump_version(self);
     if (status >= 0 && twin->impl) status = pg_rebase_history(self, twin);
+    /* self may have changed: trying once more could change it twice */
+    if (status == PG_ERROR_MEMORY) status = PG_ERROR;
     pg_tensor_release(twin);
     return status;
 }
@@ -516,7 +518,7 @@ static int parts_backward(pg_backward *b)
 {
     const joint *j = b->args;
     int n = b->n_outputs;
-    const pg_tensor **grads = malloc((size_t)n * sizeof *grads);
+    const pg_tensor **grads = pg_malloc((size_t)n * sizeof *grads);
     if (!grads) return pg_out_of_memory((size_t)n * sizeof *grads);
     int status = PG_OK;
     for (int i = 0; i < n && status >= 0; i++) {
@@ -540,7 +542,7 @@ static const pg_rule unbind_rule = {.name = "unbind", .backward = parts_backward
 static int parts_done(pg_tensor_list *list, const pg_tensor *input, int status, const pg_rule *rule, const joint *j)
 {
     if (status >= 0 && list->n > 0 && pg_will_record(1, &input)) {
-        pg_tensor **outputs = malloc((size_t)list->n * sizeof *outputs);
+        pg_tensor **outputs = pg_malloc((size_t)list->n * sizeof *outputs);
         if (outputs) {
             for (int i = 0; i < list->n; i++) outputs[i] = &list->items[i];
             status = pg_record(rule, list->n, outputs, 1, &input, j, sizeof *j);
