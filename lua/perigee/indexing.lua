@@ -123,7 +123,7 @@ end
 local function apply(t, key)
     if not select_op then bind() end
     local is = type(key)
-    local single = is ~= "table" or key == newaxis
+    local single = is ~= "table" or key == newaxis or dtype.is(key)
     local n = single and 1 or count(key)
     local ndim = C.pg_tensor_dim(t)
     if ndim < 0 then return t.ndim end -- raises: the handle is freed

@@ -417,7 +417,6 @@ local function classes(p)
         set.boolean = true
     elseif kind == "dtype" then
         set.dtype = true
-        set.string = true
     else
         set.string = true
     end
