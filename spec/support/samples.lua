@@ -232,10 +232,66 @@ samples.pg_linear = {
 
 -- ---- reductions ----
 
-samples.pg_sum = {
+for _, symbol in ipairs { "pg_sum", "pg_mean", "pg_amax", "pg_amin", "pg_var", "pg_std" } do
+    samples[symbol] = {
+        { real(2, 3) },
+        with(function(op, x) return op(x, 1) end, strided(2, 3)),
+        with(function(op, x) return op(x, { 0, 2 }, { keepdim = true }) end, real(2, 3, 2)),
+    }
+end
+samples.pg_prod = { { real(2, 3) } }
+samples.pg_prod_dim = {
+    with(function(op, x) return op(x, 1) end, strided(2, 5)),
+    -- one zero, and two in one row: the gradient of the others is not 0 / 0
+    with(function(op, x) return op(x, 1) end,
+        pg.tensor({ { 0.5, 0, 1.5 }, { 0, 2, 0 } }, { dtype = pg.float64, requires_grad = true })),
+}
+samples.pg_max, samples.pg_min = { { real(2, 3) } }, { { real(2, 3) } }
+for _, symbol in ipairs { "pg_max_dim", "pg_min_dim" } do
+    samples[symbol] = {
+        with(function(op, x) return (op(x, 1)) end, strided(2, 3)),
+        with(function(op, x) return (op(x, 0, true)) end, real(3, 2)),
+    }
+end
+samples.pg_norm = {
     { real(2, 3) },
+    with(function(op, x) return op(x, 1) end, real(2, 3)),
+    with(function(op, x) return op(x, 3, 1) end, strided(2, 3)),
+    with(function(op, x) return op(x, math.huge, 0, true) end, real(2, 3)),
+}
+samples.pg_logsumexp = {
     with(function(op, x) return op(x, 1) end, strided(2, 3)),
     with(function(op, x) return op(x, { 0, 2 }, true) end, real(2, 3, 2)),
 }
+samples.pg_cumsum = {
+    with(function(op, x) return op(x, 0) end, real(3, 2)),
+    with(function(op, x) return op(x, -1) end, strided(2, 3)),
+}
+
+-- ---- sorting ----
+
+samples.pg_sort = {
+    with(function(op, x) return (op(x)) end, strided(2, 3)),
+    with(function(op, x) return (op(x, 0, true)) end, real(4, 2)),
+}
+samples.pg_topk = {
+    with(function(op, x) return (op(x, 2)) end, strided(2, 4)),
+    with(function(op, x) return (op(x, 1, 0, false)) end, real(4, 2)),
+}
+
+-- ---- arithmetic ----
+
+local function number(n) return function(op, x) return op(x, n) end end
+samples.pg_div = {
+    { real(2, 3), strided(2, 3) }, { real(2, 1, 3), real(2, 1) }, with(number(3), real(2, 3)),
+    with(function(op, x, y) return op(x, y) end, real(2), real(1)),
+}
+samples.pg_pow = {
+    { samples.positive(2, 3), strided(2, 3) },
+    with(number(3), real(2, 3)),
+    with(number(-0.5), samples.positive(3)),
+}
+samples.pg_abs, samples.pg_sign, samples.pg_exp = { { strided(2, 3) } }, { { real(2, 3) } }, { { strided(2, 3) } }
+samples.pg_log = { { samples.positive(2, 3) } }
 
 return samples
