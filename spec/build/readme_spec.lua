@@ -27,7 +27,8 @@ local function run(program)
             for k = 1, select("#", ...) do
                 words[k] = tostring((select(k, ...)))
             end
-            prints[#prints + 1] = { line = debug.getinfo(2, "l").currentline, printed = table.concat(words, "\t") }
+            local printed = table.concat(words, "\t"):gsub("README%.md:%d+: ", "")
+            prints[#prints + 1] = { line = debug.getinfo(2, "l").currentline, printed = printed }
         end,
     }, { __index = _G })
     local chunk = assert(loadstring(program, "@README.md"))
