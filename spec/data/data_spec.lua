@@ -176,6 +176,10 @@ describe("DataLoader", function()
             end
             assert.is_nil(following())
         end
+        local made = pg.scope(function()
+            return data.DataLoader(data.Subset(data.TensorDataset(pg.arange(4)), { 3, 1 }), 2)
+        end)
+        assert.same({ 3, 1 }, numbers(made))
         table.sort(list)
         assert.same({ 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8 }, list)
     end)

@@ -270,11 +270,24 @@ describe("nn.Module", function()
         local function arguments(list)
             local out = {}
             for i, item in ipairs(list or {}) do
-                out[i] = type(item) == "table" and item.new and build(item) or item
+                if type(item) == "table" and (item.new or item.class) then
+                    out[i] = build(item)
+                elseif type(item) == "table" then
+                    out[i] = arguments(item)
+                else
+                    out[i] = item
+                end
             end
             return out
         end
         function build(spec)
+            if spec.class then
+                local m = nn.class(spec.class)()
+                for _, child in ipairs(spec.children) do
+                    m[child[1]] = build(child[2])
+                end
+                return m
+            end
             local args = arguments(spec.args)
             local n = #args
             if spec.kwargs and next(spec.kwargs) then

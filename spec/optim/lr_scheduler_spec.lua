@@ -132,6 +132,42 @@ describe("lr_scheduler", function()
         assert.has_error(function() rest:load_state_dict { last_epoch = 1 } end)
     end)
 
+    it("works inside scopes, every one of them", function()
+        local function sequential(optimizer)
+            return schedules.SequentialLR(optimizer, {
+                schedules.LinearLR(optimizer), schedules.StepLR(optimizer, 1),
+            }, { 2 })
+        end
+        local makers = {
+            LambdaLR = function(o) return schedules.LambdaLR(o, FACTORS.power) end,
+            StepLR = function(o) return schedules.StepLR(o, 2) end,
+            CosineAnnealingLR = function(o) return schedules.CosineAnnealingLR(o, 4) end,
+            LinearLR = schedules.LinearLR,
+            WarmupCosineLR = function(o) return schedules.WarmupCosineLR(o, 1, 4) end,
+            SequentialLR = sequential,
+        }
+        for name in pairs(schedules) do
+            assert.is_function(makers[name] or getmetatable(makers[name]).__call, name)
+        end
+        for _, make in pairs(makers) do
+            local inside = pg.scope(function()
+                local scheduler = make(optimizer_of { 0.1 })
+                for _ = 1, 3 do
+                    pg.scope(function()
+                        scheduler.optimizer:step()
+                        scheduler:step()
+                    end)
+                end
+                return scheduler
+            end)
+            local outside = make(optimizer_of { 0.1 })
+            course(outside, 4)
+            inside:step()
+            outside:step()
+            assert.equal(outside:get_last_lr()[1], inside:get_last_lr()[1])
+        end
+    end)
+
     it("refuses what makes no sense", function()
         local optimizer = optimizer_of { 0.1 }
         assert.has_error(function() schedules.StepLR({}, 3) end)

@@ -137,6 +137,26 @@ describe("optimizers", function()
         end)
     end
 
+    for name, make in pairs(MAKERS) do
+        it(name .. " outlives the scope that it was made in", function()
+            local w, optimizer
+            pg.scope(function()
+                pg.scope(function()
+                    w = pg.ones(3, { requires_grad = true })
+                    optimizer = make { w }
+                    for _ = 1, 3 do
+                        w.grad = pg.ones(3)
+                        optimizer:step()
+                    end
+                end)
+            end)
+            w.grad = pg.ones(3)
+            optimizer:step()
+            assert.is_true(w:detach():sum():item() < 3)
+            assert.equal(1, #optimizer:state_dict().param_groups[1].params)
+        end)
+    end
+
     it("have PyTorch's state dicts", function()
         local a, b, c = pg.ones(2, { requires_grad = true }), pg.ones(3, { requires_grad = true }), pg.ones(1)
         local optimizer = optim.Adam({ { params = { a } }, { params = { b, c }, lr = 0.5 } }, {

@@ -41,6 +41,7 @@ function M.TensorDataset(...)
             check.fail("TensorDataset: size mismatch between tensors: argument %d is [%s], the first [%s]", k,
                 table.concat(t.shape, ", "), table.concat(tensors[1].shape, ", "))
         end
+        parameter.keep(t)
     end
     return setmetatable({ tensors = tensors }, TensorDataset)
 end
@@ -88,6 +89,7 @@ function M.Subset(dataset, indices)
         end
         indices = #indices > 0 and pg.tensor(indices, { dtype = pg.int64 }) or pg.zeros(0, { dtype = pg.int64 })
     end
+    parameter.keep(indices)
     return setmetatable({ dataset = dataset, indices = indices }, {
         __index = function(self, key)
             -- batch exists where the dataset has one.

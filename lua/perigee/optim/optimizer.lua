@@ -94,7 +94,7 @@ function Optimizer:add_param_group(group)
             fail("%s: some parameters appear in more than one place (params[%d] comes again)", self._name, i)
         end
         seen[p.id] = true
-        result.params[i] = p
+        result.params[i] = parameter.keep(p)
     end
     for id in pairs(seen) do
         self._known[id] = true
