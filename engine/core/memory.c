@@ -19,7 +19,7 @@ void pg_debt_clear(double collect_seconds, double since_seconds)
     double share = since_seconds > 0 ? collect_seconds / since_seconds : 0;
     if (share > 0.05) {
         pace.part = 1;
-        if (pace.floor < 16 * LIMIT_MIN) pace.floor *= 2;
+        if (pace.floor < 4 * LIMIT_MIN) pace.floor *= 2;
     } else if (share < 0.01) {
         pace.part = 0.5;
         if (pace.floor > LIMIT_MIN) pace.floor /= 2;
@@ -55,6 +55,9 @@ int pg_empty_cache(const char *device)
 {
     const pg_device *d;
     int status = pg_device_find(&d, device);
-    if (status >= 0) pg_allocator_empty_cache(d->allocator);
-    return status;
+    if (status < 0) return status;
+    if (device) pg_allocator_empty_cache(d->allocator);
+    else
+        for (int k = 0; (d = pg_device_at(k)); k++) pg_allocator_empty_cache(d->allocator);
+    return PG_OK;
 }

@@ -122,7 +122,7 @@ typedef struct pg_memory_stats {
 } pg_memory_stats;
 int pg_memory_statistics(pg_memory_stats *stats, const char *device);
 int pg_reset_peak_memory_stats(const char *device);
-int pg_empty_cache(const char *device);
+int pg_empty_cache(const char *device);                       /* NULL: every device's */
 /* The debt counter: bytes handed out since the last pg_debt_clear on this thread's Lua state. A call past the limit answers
  * PG_COLLECT. The binding calls pg_debt_clear(seconds that collecting took, seconds since the last one) after collecting. */
 void pg_debt_clear(double collect_seconds, double since_seconds);
