@@ -263,7 +263,7 @@ int pg_node_unpack(pg_tensor *out, pg_node *n, const pg_save *s) {
     }
     pg_tensor kept_alias = pg_borrow(s->tensor);
     int status = pg_alias_same(out, &kept_alias);
-    if (status < 0) return status;
+    if (status < 0 || !pg_is_float(s->tensor->dtype)) return status;
     out->impl->grad_fn = pg_node_retain(n);
     out->impl->output_nr = s->which >= PG_OUT(0) ? s->which - PG_OUT(0) : s->which;
     return PG_OK;

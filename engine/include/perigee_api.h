@@ -707,6 +707,60 @@ int pg_linear(pg_tensor *out, const pg_tensor *input, const pg_tensor *weight, c
 
 /* ---- networks ---- */
 
+/* softmax(input: Tensor, dim: int, *, dtype: dtype? = nil) -> Tensor   [method, out, grad2, autocast f32]
+ * exp(x) / sum(exp(x)) along dim, from which the maximum is taken first; dtype converts input before. PyTorch's softmax. */
+int pg_softmax(pg_tensor *out, const pg_tensor *input, int64_t dim, int dtype);
+/* nn.functional.softmax(input: Tensor, dim: int, *, dtype: dtype? = nil) -> Tensor   [same as pg_softmax] */
+/* log_softmax(input: Tensor, dim: int, *, dtype: dtype? = nil) -> Tensor   [method, out, grad2, autocast f32]
+ * x - log(sum(exp(x))) along dim. PyTorch's log_softmax. */
+int pg_log_softmax(pg_tensor *out, const pg_tensor *input, int64_t dim, int dtype);
+/* nn.functional.log_softmax(input: Tensor, dim: int, *, dtype: dtype? = nil) -> Tensor   [same as pg_log_softmax] */
+/* nn.functional.layer_norm(input: Tensor, normalized_shape: int[], weight: Tensor? = nil, bias: Tensor? = nil,
+ *   eps: float = 1e-5) -> Tensor   [grad2, autocast f32]
+ * (x - mean) / sqrt(var + eps) * weight + bias over the last dimensions. input (*, normalized_shape), floating; weight and bias
+ * (normalized_shape). Ba et al. 2016, "Layer Normalization". PyTorch's layer_norm. */
+int pg_layer_norm(pg_tensor *out, const pg_tensor *input, const int64_t *normalized_shape, int normalized_shape_n,
+                  const pg_tensor *weight, const pg_tensor *bias, double eps);
+/* nn.functional.embedding(input: Tensor, weight: Tensor, padding_idx: int? = nil) -> Tensor   [grad2]
+ * weight[input]: input (*) ids, int64 or int32, weight (rows, size) -> (*, size). The row padding_idx gets no gradient. PyTorch's
+ * embedding. */
+int pg_embedding(pg_tensor *out, const pg_tensor *input, const pg_tensor *weight, const int64_t *padding_idx);
+/* _C.embedding_backward(grad: Tensor, ids: Tensor, num_weights: int, padding_idx: int) -> Tensor   [internal, grad2]
+ * The gradient of embedding's weight: (num_weights, size), rows of grad (*, size) added by id; padding_idx -1: none. */
+int pg_embedding_backward(pg_tensor *out, const pg_tensor *grad, const pg_tensor *ids, int64_t num_weights, int64_t padding_idx);
+/* nn.functional.dropout(input: Tensor, p: float = 0.5, training: bool = true) -> Tensor   [grad2, random]
+ * Zeroes each element with probability p and scales the others by 1 / (1 - p); input itself where training is false or p is 0.
+ * Srivastava et al. 2014, "Dropout". PyTorch's dropout. */
+int pg_dropout(pg_tensor *out, const pg_tensor *input, double p, bool training);
+/* nn.functional.scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor? = nil,
+ *   dropout_p: float = 0, is_causal: bool = false, *, scale: float? = nil, enable_gqa: bool = false) -> Tensor
+ *   [grad2, random, autocast low]
+ * softmax(scale * query @ key^T + attn_mask) @ value by blocks. query (*, heads, L, E), key (*, heads, S, E), value (*, heads, S,
+ * Ev) -> (*, heads, L, Ev). attn_mask broadcasts to (*, heads, L, S): bool (true: attend) or floating (added); is_causal: query i
+ * sees keys 0 to i. scale: 1 / sqrt(E). enable_gqa: heads of query share those of key and value. Dao et al. 2022,
+ * "FlashAttention". PyTorch's scaled_dot_product_attention. */
+int pg_scaled_dot_product_attention(pg_tensor *out, const pg_tensor *query, const pg_tensor *key, const pg_tensor *value,
+                                    const pg_tensor *attn_mask, double dropout_p, bool is_causal, const double *scale,
+                                    bool enable_gqa);
+/* nn.functional.cross_entropy(input: Tensor, target: Tensor, weight: Tensor? = nil, *, ignore_index: int = -100,
+ *   reduction: 'none'|'mean'|'sum' = 'mean', label_smoothing: float = 0) -> Tensor   [grad2, autocast f32]
+ * -log softmax(input) at the target's class. input (C), (N, C) or (N, C, d1, ...), logits; target class ids (N, d1, ...) or
+ * probabilities of input's shape; weight (C). The mean divides by the sum of the targets' weights (probabilities: by N d1 ...).
+ * PyTorch's cross_entropy. */
+int pg_cross_entropy(pg_tensor *out, const pg_tensor *input, const pg_tensor *target, const pg_tensor *weight,
+                     int64_t ignore_index, int reduction, double label_smoothing);
+/* nn.functional.nll_loss(input: Tensor, target: Tensor, weight: Tensor? = nil, *, ignore_index: int = -100,
+ *   reduction: 'none'|'mean'|'sum' = 'mean') -> Tensor   [grad2, autocast f32]
+ * -input at the target's class: input (C), (N, C) or (N, C, d1, ...), log-probabilities; target class ids. PyTorch's nll_loss. */
+int pg_nll_loss(pg_tensor *out, const pg_tensor *input, const pg_tensor *target, const pg_tensor *weight,
+                int64_t ignore_index, int reduction);
+/* nn.functional.mse_loss(input: Tensor, target: Tensor, *, reduction: 'none'|'mean'|'sum' = 'mean') -> Tensor   [grad2]
+ * (input - target)^2. PyTorch's mse_loss. */
+int pg_mse_loss(pg_tensor *out, const pg_tensor *input, const pg_tensor *target, int reduction);
+/* nn.functional.l1_loss(input: Tensor, target: Tensor, *, reduction: 'none'|'mean'|'sum' = 'mean') -> Tensor   [grad2]
+ * |input - target|. PyTorch's l1_loss. */
+int pg_l1_loss(pg_tensor *out, const pg_tensor *input, const pg_tensor *target, int reduction);
+
 /* ---- optimizers (called by the library's optim and nn.utils) ---- */
 
 /* _C.sgd_step_(hyper: Tensor, params: Tensor[], grads: Tensor[], momentum_buffers: Tensor[]? = nil) -> self

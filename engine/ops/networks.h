@@ -2,7 +2,7 @@
 #ifndef PG_NETWORKS_H
 #define PG_NETWORKS_H
 
-#include "ops.h"
+#include "pointwise.h"
 
 #define PG_ONE ((pg_number){PG_NUMBER_INT, 1, 1})
 
@@ -18,6 +18,13 @@ static inline pg_tensor *x_scaled(pg_pool *p, const pg_tensor *a, double factor)
 }
 static inline pg_tensor *x_shifted(pg_pool *p, const pg_tensor *a, double term) {
     return x_add(p, a, NULL, &(pg_number){PG_NUMBER_FLOAT, 0, term}, &PG_ONE);
+}
+/* a == value, as bools without history. */
+static inline pg_tensor *x_equals(pg_pool *p, const pg_tensor *a, const pg_number *value) {
+    pg_tensor *out = pg_pool_new(p);
+    const pg_operand operands[] = {{a, NULL}, {NULL, value}};
+    if (p->status >= 0) pg_pool_note(p, pg_pointwise(out, PG_K_EQ, a->impl->dtype, PG_BOOL, 2, operands, -1, NULL));
+    return out;
 }
 static inline pg_tensor *x_sum_last(pg_pool *p, const pg_tensor *a) { return x_sum(p, a, (const int64_t[]){-1}, 1, true, -1); }
 static inline pg_tensor *x_swapped(pg_pool *p, const pg_tensor *a) { return x_transpose(p, a, -2, -1); }

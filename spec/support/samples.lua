@@ -230,6 +230,81 @@ samples.pg_linear = {
     with(function(op, x, w) return op(x, w) end, real(2, 2, 3), real(4, 3)),
 }
 
+-- ---- networks ----
+
+for _, symbol in ipairs { "pg_softmax", "pg_log_softmax" } do
+    samples[symbol] = {
+        with(function(op, x) return op(x, -1) end, real(2, 5)),
+        with(function(op, x) return op(x, 0) end, strided(3, 2)),
+        with(function(op, x) return op(x, 1) end, real(2, 3, 2)),
+    }
+end
+samples.pg_layer_norm = {
+    with(function(op, x, w, b) return op(x, 5, w, b) end, real(3, 5), real(5), real(5)),
+    with(function(op, x, w, b) return op(x, { 2, 3 }, w, b, 0.1) end, strided(2, 2, 3), real(2, 3), real(2, 3)),
+    with(function(op, x) return op(x, { 4 }) end, real(2, 4)),
+    with(function(op, x, w) return op(x, { 4 }, w) end, real(2, 4), real(4)),
+    with(function(op, x, b) return op(x, { 4 }, nil, b) end, real(2, 4), real(4)),
+}
+samples.pg_embedding = {
+    with(function(op, w) return op(pg.int64 { { 2, 0 }, { 2, 3 } }, w) end, real(4, 3)),
+    with(function(op, w) return op(pg.int64 { 1, 0, 1 }, w, 3) end, strided(4, 3)),
+}
+samples.pg_embedding_backward = {
+    with(function(op, g) return op(g, pg.int64 { 2, 0, 2 }, 4, -1) end, real(3, 2)),
+    with(function(op, g) return op(g, pg.int64 { { 1, 0 }, { 3, 1 } }, 4, 1) end, real(2, 2, 3)),
+}
+samples.pg_dropout = {
+    with(function(op, x)
+        pg.manual_seed(1)
+        return op(x, 0.4)
+    end, real(4, 3)),
+    with(function(op, x) return op(x, 0.4, false) * 1 end, real(2, 3)),
+}
+samples.pg_scaled_dot_product_attention = {
+    { real(2, 2, 3, 2), real(2, 2, 4, 2), real(2, 2, 4, 3) },
+    with(function(op, q, k, v) return op(q, k, v, { is_causal = true, scale = 0.7 }) end,
+        strided(1, 2, 3, 2), strided(1, 2, 3, 2), strided(1, 2, 3, 2)),
+    with(function(op, q, k, v, mask) return op(q, k, v, mask) end, real(2, 3, 2), real(2, 4, 2), real(2, 4, 2), real(3, 4)),
+    with(function(op, q, k, v)
+        return op(q, k, v, pg.bool { { true, false, true }, { true, true, false } })
+    end, real(2, 2), real(3, 2), real(3, 2)),
+    with(function(op, q, k, v) return op(q, k, v, { enable_gqa = true, is_causal = true }) end,
+        real(1, 4, 3, 2), real(1, 2, 3, 2), real(1, 2, 3, 2)),
+    with(function(op, q, k, v)
+        pg.manual_seed(3)
+        return op(q, k, v, nil, 0.3)
+    end, real(1, 2, 3, 2), real(1, 2, 4, 2), real(1, 2, 4, 2)),
+}
+
+local probabilities = pg.tensor({ { 0.2, 0.5, 0.3 }, { 0.1, 0.1, 0.8 } }, { dtype = pg.float64 })
+local class_weights = pg.tensor({ 0.5, 1.5, 2 }, { dtype = pg.float64 })
+samples.pg_cross_entropy = {
+    with(function(op, x) return op(x, pg.int64 { 2, 0 }) end, real(2, 3)),
+    with(function(op, x) return op(x, pg.tensor(1, { dtype = pg.int64 })) end, real(3)),
+    with(function(op, x)
+        return op(x, pg.int64 { 2, -100, 0 }, class_weights, { label_smoothing = 0.2 })
+    end, strided(3, 3)),
+    with(function(op, x) return op(x, pg.int64 { 1, 0 }, { reduction = "none", ignore_index = 0 }) end, real(2, 3)),
+    with(function(op, x) return op(x, pg.int64 { { 1, 0 }, { 2, 2 } }, { reduction = "sum" }) end, real(2, 3, 2)),
+    with(function(op, x) return op(x, probabilities, class_weights, { label_smoothing = 0.1 }) end, real(2, 3)),
+    with(function(op, x, t) return op(x, t, { reduction = "sum" }) end, real(2, 3), samples.positive(2, 3)),
+    with(function(op, x, t) return op(x, t, { reduction = "none" }) end, real(2, 3, 2), samples.positive(2, 3, 2)),
+}
+samples.pg_nll_loss = {
+    with(function(op, x) return op(x, pg.int64 { 2, 0 }) end, real(2, 3)),
+    with(function(op, x) return op(x, pg.int64 { 2, -100 }, class_weights) end, real(2, 3)),
+    with(function(op, x) return op(x, pg.int64 { { 1, 0 }, { 2, 2 } }, { reduction = "none" }) end, real(2, 3, 2)),
+}
+samples.pg_mse_loss = {
+    { real(2, 3), real(2, 3) },
+    with(function(op, x, y) return op(x, y, { reduction = "none" }) end, real(2, 3), real(3)),
+}
+samples.pg_l1_loss = {
+    { samples.positive(2, 3), samples.within(-2, -1, 2, 3) },
+    with(function(op, x, y) return op(x, y, { reduction = "sum" }) end, samples.positive(2, 3), samples.within(-2, -1, 2, 3)),
+}
+
 -- ---- reductions ----
 
 for _, symbol in ipairs { "pg_sum", "pg_mean", "pg_amax", "pg_amin", "pg_var", "pg_std" } do
