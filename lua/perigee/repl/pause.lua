@@ -236,13 +236,19 @@ local function make_commands(state)
     return commands
 end
 
--- The REPL's names, behind the script's. Perigee itself only if the script has loaded it.
+-- Perigee if the script has loaded it. While it is being loaded, something else stands there.
+local function loaded_perigee()
+    local pg = package.loaded["perigee"]
+    return type(pg) == "table" and pg or nil
+end
+
+-- The REPL's names, behind the script's.
 local function make_session(state)
     local session = {}
     function session.who()
         loop.write(who.text(state.globals))
     end
-    local pg = package.loaded["perigee"]
+    local pg = loaded_perigee()
     if pg then
         session.pg = pg
         setmetatable(session, {__index = function(_, name)
@@ -300,7 +306,7 @@ function M.run(thread)
         end,
     }
     -- The script may stand inside a call of an op, halfway through filling what it hands to the engine.
-    local pg = package.loaded["perigee"]
+    local pg = loaded_perigee()
     local stop
     if pg then
         stop = pg._protect(loop.run, options)
