@@ -169,9 +169,11 @@ static inline size_t F(product_scratch)(int64_t n, int64_t k) {
 }
 
 /* c (m, n) = alpha * a b + beta * c on one thread; k > 0. `after` may be NULL. Operands are read in place through their strides but
- * for b, which is packed once per block; few rows of c do not pay for that, so then a row-major b is read as it is. */
+ * for b, which is packed once per block; few rows of c do not pay for that, so then a row-major b is read as it is. Stops between blocks once
+ * *interrupt is set. */
 static inline void F(product)(int64_t m, int64_t n, int64_t k, const T *a, int64_t ra, int64_t ca, const T *b, int64_t rb, int64_t cb,
-                       T *c, int64_t ldc, T alpha, T beta, T *scratch, F(after) after, void *arg) {
+                       T *c, int64_t ldc, T alpha, T beta, T *scratch, F(after) after, void *arg,
+                       const volatile int *interrupt) {
     for (int64_t j = 0; j < n; j += NC) {
         const int64_t nc = n - j < NC ? n - j : NC;
         int64_t direct = cb == 1 && m <= MR ? nc : 0;
@@ -179,6 +181,7 @@ static inline void F(product)(int64_t m, int64_t n, int64_t k, const T *a, int64
         direct -= direct % NR;
 #endif
         for (int64_t p = 0; p < k; p += KC) {
+            if (*interrupt) return;
             const int64_t kc = k - p < KC ? k - p : KC;
             const T scale = p == 0 ? beta : 1;
             const T *block = b + p * rb + j * cb;

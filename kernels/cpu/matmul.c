@@ -190,7 +190,7 @@ static void F(part)(void *arg, int64_t begin, int64_t end, int worker) {
             F(dots)(m, g->k, b, a, job->ra, c, g->ldc, (T)g->alpha, (T)g->beta);
         } else {
             F(product)(m, n, g->k, a, job->ra, job->ca, b, job->rb, job->cb, c, g->ldc, (T)g->alpha, (T)g->beta, scratch,
-                       after ? F(finish) : NULL, &tail);
+                       after ? F(finish) : NULL, &tail, job->context->interrupt);
             continue;
         }
         if (after) F(finish)(&tail, 0, 0, m, n);
