@@ -65,7 +65,7 @@ function samples.strided(...)
     return samples.real(unpack(shape)):detach():transpose(-1, -2):requires_grad_()
 end
 
-local real, strided = samples.real, samples.strided
+local real, positive, within, strided = samples.real, samples.positive, samples.within, samples.strided
 
 --- One sample with a call.
 local function with(call, ...)
@@ -77,15 +77,77 @@ samples.with = with
 
 -- ---- pointwise ----
 
-for _, symbol in ipairs { "pg_add", "pg_mul" } do
+for _, symbol in ipairs { "pg_add", "pg_sub", "pg_mul", "pg_div", "pg_maximum", "pg_minimum" } do
     samples[symbol] = {
         { real(2, 3), real(2, 3) },
         { real(2, 3), real(3) },
         { strided(2, 3), real(4, 1, 1) },
-        with(function(op, x) return op(x, 2.5) end, real(2, 3)),
     }
 end
-table.insert(samples.pg_add, with(function(op, x, y) return op(x, y, { alpha = 3 }) end, real(2, 3), real(3)))
+for _, symbol in ipairs { "pg_add", "pg_sub", "pg_mul", "pg_div" } do
+    table.insert(samples[symbol], with(function(op, x) return op(x, 2.5) end, real(2, 3)))
+end
+for _, symbol in ipairs { "pg_add", "pg_sub" } do
+    table.insert(samples[symbol], with(function(op, x, y) return op(x, y, { alpha = 3 }) end, real(2, 3), real(3)))
+end
+
+-- One tensor, where it can be anywhere; where it must be positive.
+for _, symbol in ipairs {
+    "pg_neg", "pg_abs", "pg_sign", "pg_exp", "pg_expm1", "pg_sin", "pg_cos", "pg_tanh", "pg_sigmoid", "pg_erf",
+    "pg_square", "pg_reciprocal", "pg_floor", "pg_ceil", "pg_round", "pg_trunc", "pg_relu", "pg_gelu", "pg_silu",
+    "pg_softplus",
+    "pg_leaky_relu", "pg_tan", "pg_atan", "pg_sinh", "pg_cosh", "pg_exp2", "pg_erfc", "pg_positive", "pg_elu",
+    "pg_logsigmoid", "pg_asinh", "pg_frac", "pg_relu6", "pg_hardtanh", "pg_mish", "pg_softsign", "pg_selu", "pg_celu",
+    "pg_deg2rad", "pg_rad2deg", "pg_sinc", "pg_nan_to_num", "pg_hardswish", "pg_hardsigmoid", "pg_tanhshrink",
+    "pg_softshrink", "pg_hardshrink",
+} do
+    samples[symbol] = { { real(2, 3) }, { strided(2, 3) } }
+end
+for _, symbol in ipairs { "pg_log", "pg_log2", "pg_log10", "pg_log1p", "pg_sqrt", "pg_rsqrt" } do
+    samples[symbol] = { { positive(2, 3) }, { positive(3, 2):detach():t():requires_grad_() } }
+end
+for _, symbol in ipairs { "pg_asin", "pg_acos", "pg_atanh", "pg_erfinv" } do
+    samples[symbol] = { { within(-0.9, 0.9, 2, 3) } }
+end
+for _, symbol in ipairs { "pg_logit" } do samples[symbol] = { { within(0.1, 0.9, 2, 3) } } end
+samples.pg_acosh = { { within(1.2, 3, 2, 3) } }
+table.insert(samples.pg_gelu, with(function(op, x) return op(x, { approximate = "tanh" }) end, real(2, 3)))
+table.insert(samples.pg_softplus, with(function(op, x) return op(x, { beta = 2 }) end, real(2, 3)))
+table.insert(samples.pg_leaky_relu, with(function(op, x) return op(x, 0.2) end, real(2, 3)))
+
+samples.pg_pow = {
+    { positive(2, 3), real(3) },
+    with(function(op, x) return op(x, 3) end, real(2, 3)),
+    with(function(op, x) return op(x, 0.5) end, positive(2, 3)),
+    with(function(op, x) return op(x, -2) end, real(2, 3)),
+    with(function(op, x) return op(x, 0) end, real(2, 3)),
+}
+samples.pg_where = {
+    with(function(op, x, y) return op(pg.bool { true, false, true }, x, y) end, real(2, 3), real(3)),
+}
+samples.pg_clamp = {
+    with(function(op, x) return op(x, -0.5, 0.7) end, real(3, 4)),
+    with(function(op, x) return op(x, { min = 0.1 }) end, real(3, 4)),
+}
+for _, symbol in ipairs { "pg_clamp_min", "pg_clamp_max" } do
+    samples[symbol] = { with(function(op, x) return op(x, 0.1) end, real(3, 4)) }
+end
+samples.pg_atan2 = { { real(2, 3), real(3) } }
+samples.pg_remainder = {
+    with(function(op, x) return op(x, 0.7) end, real(2, 3)),
+    { within(0.1, 0.9, 2, 3), within(1.1, 1.9, 3) },
+}
+samples.pg_fmod = samples.pg_remainder
+samples.pg_floor_divide = { { within(0.1, 0.9, 2, 3), within(1.1, 1.9, 3) } }
+samples.pg_lerp = { { real(2, 3), real(3), real(2, 1) }, with(function(op, x, y)
+    return op(x, y, 0.3)
+end, real(2, 3), real(3)) }
+samples.pg_addcmul = { { real(2, 3), real(3), real(2, 1) }, with(function(op, x, y, z)
+    return op(x, y, z, { value = 2 })
+end, real(2, 3), real(3), real(2, 1)) }
+samples.pg_addcdiv = { { real(2, 3), real(3), real(2, 1) } }
+samples.pg_logaddexp = { { real(2, 3), real(3) } }
+samples.pg_hypot = { { real(2, 3), real(3) } }
 
 -- ---- views ----
 
@@ -368,5 +430,75 @@ samples.pg_pow = {
 }
 samples.pg_abs, samples.pg_sign, samples.pg_exp = { { strided(2, 3) } }, { { real(2, 3) } }, { { strided(2, 3) } }
 samples.pg_log = { { samples.positive(2, 3) } }
+
+-- ---- networks ----
+
+local function classes(...) return pg.int64 { ... } end
+
+for _, symbol in ipairs { "pg_softmax", "pg_log_softmax", "pg_softmin" } do
+    samples[symbol] = {
+        with(function(op, x) return op(x, -1) end, strided(2, 4)),
+        with(function(op, x) return op(x, 1) end, real(2, 3, 2)),
+    }
+end
+samples.pg_cross_entropy = {
+    with(function(op, x) return op(x, classes(2, 0, 1)) end, real(3, 4)),
+    with(function(op, x)
+        return op(x, classes(2, -100, 1), { weight = pg.float64 { 1, 2, 0.5, 1 }, label_smoothing = 0.1 })
+    end, real(3, 4)),
+    with(function(op, x) return op(x, classes(2, 0, 1), { reduction = "none" }) end, real(3, 4)),
+    with(function(op, x, p) return op(x, p, { reduction = "sum" }) end, real(3, 4), positive(3, 4)),
+    with(function(op, x) return op(x, pg.int64 { { 0, 2 }, { 1, 1 } }) end, real(2, 3, 2)),
+}
+samples.pg_nll_loss = {
+    with(function(op, x) return op(x, classes(2, 0, 1)) end, real(3, 4)),
+    with(function(op, x)
+        return op(x, classes(2, -100, 1), { weight = pg.float64 { 1, 2, 0.5, 1 }, reduction = "sum" })
+    end, real(3, 4)),
+}
+for _, symbol in ipairs { "pg_mse_loss", "pg_l1_loss", "pg_smooth_l1_loss", "pg_huber_loss" } do
+    samples[symbol] = {
+        { real(2, 3), strided(2, 3) },
+        with(function(op, x, y) return op(x, y, { reduction = "sum" }) end, real(2, 3), real(2, 3)),
+        with(function(op, x, y) return op(x, y, { reduction = "none" }) end, real(2, 3), real(2, 3)),
+    }
+end
+samples.pg_binary_cross_entropy_with_logits = {
+    { real(2, 3), within(0.1, 0.9, 2, 3) },
+    with(function(op, x, y)
+        return op(x, y, { weight = pg.float64 { 1, 2, 3 }, pos_weight = pg.float64 { 2, 1, 0.5 }, reduction = "sum" })
+    end, real(2, 3), within(0.1, 0.9, 2, 3)),
+}
+samples.pg_binary_cross_entropy = { { within(0.1, 0.9, 2, 3), within(0.1, 0.9, 2, 3) } }
+samples.pg_embedding = {
+    with(function(op, w) return op(pg.int64 { { 1, 0, 3 }, { 1, 1, 2 } }, w) end, real(4, 3)),
+    with(function(op, w) return op(pg.int64 { 1, 0, 3 }, w, { padding_idx = 1 }) end, real(4, 3)),
+}
+samples.pg_layer_norm = {
+    with(function(op, x, w, b) return op(x, 4, w, b) end, real(3, 4), real(4), real(4)),
+    with(function(op, x) return op(x, { 3, 2 }) end, real(2, 3, 2)),
+    with(function(op, x, w) return op(x, { 4 }, w) end, strided(3, 4), real(4)),
+}
+local function fixed_seed(call)
+    return function(...)
+        pg.manual_seed(7)
+        return call(...)
+    end
+end
+samples.pg_dropout = {
+    with(fixed_seed(function(op, x) return op(x, 0.4, true) end), real(3, 4)),
+    with(function(op, x) return op(x, 0.4, false) end, real(3, 4)),
+}
+samples.pg_scaled_dot_product_attention = {
+    { real(2, 3, 4), real(2, 5, 4), real(2, 5, 4) },
+    with(function(op, q, k, v) return op(q, k, v, { is_causal = true }) end, real(1, 2, 4, 3), real(1, 2, 4, 3),
+        real(1, 2, 4, 3)),
+    with(function(op, q, k, v)
+        return op(q, k, v, { attn_mask = pg.bool { { true, false, true }, { true, true, true } }, scale = 0.3 })
+    end, real(2, 2, 3), real(2, 3, 3), real(2, 3, 2)),
+    with(function(op, q, k, v, m) return op(q, k, v, m) end, real(2, 2, 3), real(2, 3, 3), real(2, 3, 2), real(2, 3)),
+    with(fixed_seed(function(op, q, k, v) return op(q, k, v, nil, 0.3) end), real(2, 2, 3), real(2, 3, 3),
+        real(2, 3, 2)),
+}
 
 return samples
