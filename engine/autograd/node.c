@@ -116,7 +116,10 @@ void pg_node_release(pg_node *n) {
 
 const char *pg_node_name(const pg_node *n) {
     static PG_THREAD char name[64];
-    if (n->custom_name) return n->custom_name;
+    if (n->custom_name) {
+        snprintf(name, sizeof name, "%.54sBackward", n->custom_name);
+        return name;
+    }
     /* "log_softmax" prints as LogSoftmaxBackward0, PyTorch's way */
     int k = 0;
     bool upper = true;

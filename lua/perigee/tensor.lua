@@ -130,8 +130,7 @@ function fields.grad_fn(t)
     answer(C.pg_tensor_dim(t))
     local name = C.pg_tensor_grad_fn(t)
     if name == nil then return nil end
-    name = ffi.string(name)
-    return name:find("%d$") and name or name .. "0"
+    return ffi.string(name)
 end
 
 local function detach(t)
