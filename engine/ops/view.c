@@ -23,6 +23,7 @@ int pg_inplace_open(pg_tensor *twin, const pg_tensor *self, const pg_rule *rule,
 {
     pg_door door = {0};
     int status = pg_door_inplace_begin(&door, self);
+    if (status >= 0) status = pg_check_view_writable(self, self);
     if (status < 0 || !pg_will_record(n, inputs)) return status;
     status = pg_alias_same(twin, self);
     if (status >= 0) status = pg_record(rule, 1, (pg_tensor *[]){twin}, n, inputs, args, args_size);
@@ -460,7 +461,9 @@ int op_slice(pg_tensor *out, const pg_tensor *input, int64_t dim, const int64_t 
     if (step < 1) return pg_fail("the step of a slice must be positive, got %lld", (long long)step);
     int64_t size = x->shape[d], from = start ? clamp_bound(*start, size) : 0, to = stop ? clamp_bound(*stop, size) : size;
     int64_t n = to > from ? (to - from - 1) / step + 1 : 0;
-    part p = {d, from, n > 1 ? step : 1};
+    /* a stride that only one position has may be too large to count */
+    int64_t stride;
+    part p = {d, from, n > 1 || !__builtin_mul_overflow(step, x->stride[d] ? x->stride[d] : 1, &stride) ? step : 1};
     return part_of(out, input, &p, n, PG_VIEW_PLAIN, &slice_rule);
 }
 
