@@ -472,7 +472,7 @@ samples.pg_binary_cross_entropy_with_logits = {
 samples.pg_binary_cross_entropy = { { within(0.1, 0.9, 2, 3), within(0.1, 0.9, 2, 3) } }
 samples.pg_embedding = {
     with(function(op, w) return op(pg.int64 { { 1, 0, 3 }, { 1, 1, 2 } }, w) end, real(4, 3)),
-    with(function(op, w) return op(pg.int64 { 1, 0, 3 }, w, { padding_idx = 1 }) end, real(4, 3)),
+    with(function(op, w) return op(pg.int64 { 1, 0, 3 }, w, { padding_idx = 2 }) end, real(4, 3)),
 }
 samples.pg_layer_norm = {
     with(function(op, x, w, b) return op(x, 4, w, b) end, real(3, 4), real(4), real(4)),
