@@ -16,8 +16,8 @@ local known = {
     precision = "number", threshold = "number", edgeitems = "number", linewidth = "number", sci_mode = "boolean",
 }
 
---- Sets how tensors print: precision (4), threshold (1000), edgeitems (3), linewidth (80), sci_mode (nil: chosen
---- by the values).
+--- Sets how tensors print: precision (4), threshold (1000), edgeitems (3), linewidth (80), sci_mode ("auto":
+--- chosen by the values).
 ---@param settings table
 function printing.set_printoptions(settings)
     if type(settings) ~= "table" then
@@ -25,10 +25,12 @@ function printing.set_printoptions(settings)
     end
     wrapper.check_options(settings, known, "set_printoptions")
     for key, value in pairs(settings) do
-        if type(value) ~= known[key] then
+        local unset = key == "sci_mode" and value == "auto"
+        if type(value) ~= known[key] and not unset then
             errors.fail("set_printoptions: %s: expected a %s, got %s", key, known[key], wrapper.describe(value))
         end
         options[key] = value
+        if unset then options[key] = nil end
     end
 end
 
