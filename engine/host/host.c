@@ -41,7 +41,7 @@ static void push_lua_folder(lua_State *L, int executable)
     const char *path = lua_tostring(L, executable);
     const char *slash = strrchr(path, '/');
     size_t length = slash ? (size_t)(slash - path) : 0;
-    static const char *const relative[] = {"/../lua", "/../share/lua/5.1", "/../share/perigee/lua"};
+    static const char *const relative[] = {"/../lua", "/../share/perigee/lua"};
     size_t i;
     for (i = 0; i < sizeof relative / sizeof relative[0]; i++) {
         lua_pushlstring(L, slash ? path : ".", slash ? length : 1);

@@ -5,8 +5,8 @@
 #include <lua.h>
 
 /* Puts the folder of the Lua files in front of package.path and fills package.loaded["perigee.host"]. The folder is, of
- * those that exist: <folder of the program>/../lua (the build tree), <folder>/../share/lua/5.1 and <folder>/../share/perigee/lua
- * (installed), and PERIGEE_LUA_DIR if that is compiled in. argv0: the program's name as called. */
+ * those that exist: <folder of the program>/../lua (the build tree), <folder>/../share/perigee/lua (installed), and
+ * PERIGEE_LUA_DIR if that is compiled in. argv0: the program's name as called. */
 void host_open(lua_State *L, const char *argv0);
 
 #endif
