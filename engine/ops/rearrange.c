@@ -225,29 +225,26 @@ int op_tile(pg_tensor *out, const pg_tensor *input, const int64_t *dims, int dim
 int op_repeat_interleave(pg_tensor *out, const pg_tensor *input, int64_t repeats, const int64_t *dim)
 {
     if (repeats < 0) return pg_fail("repeats must not be negative, got %lld", (long long)repeats);
-    int64_t flat = -1, shape[PG_DIMS_MAX + 1];
-    int d = 0, status = dim ? pg_wrap_dim(&d, *dim, input->impl->ndim) : PG_OK;
+    const pg_impl *x = input->impl;
+    int64_t shape[PG_DIMS_MAX];
+    int d = 0, ndim = x->ndim, status = dim ? pg_wrap_dim(&d, *dim, ndim) : PG_OK;
     if (status < 0) return status;
+    if (!dim || ndim == 0) {
+        ndim = 1;
+        shape[0] = x->numel;
+    } else {
+        memcpy(shape, x->shape, sizeof *shape * (size_t)ndim);
+    }
+    /* (places, 1, inner) expanded to (places, repeats, inner) */
+    int64_t places = pg_product(shape, d + 1), inner = pg_product(shape + d + 1, ndim - d - 1), all;
+    if (__builtin_mul_overflow(shape[d], repeats, &shape[d]) || __builtin_mul_overflow(x->numel, repeats, &all))
+        return pg_fail("%lld repeats of shape %s are too many", (long long)repeats, pg_text(input));
     pg_pool pool;
     pg_pool_begin(&pool);
-    const pg_tensor *t = input;
-    if (!dim || input->impl->ndim == 0) {
-        flat = input->impl->numel;
-        t = x_reshape(&pool, t, &flat, 1);
-    }
-    if (pool.status >= 0) {
-        const pg_impl *x = t->impl;
-        int n = x->ndim;
-        for (int i = 0; i <= n; i++) shape[i] = i <= d ? x->shape[i] : i == d + 1 ? repeats : x->shape[i - 1];
-        int64_t size;
-        if (__builtin_mul_overflow(x->shape[d], repeats, &size)) pg_pool_note(&pool, pg_fail("%lld repeats are too many", (long long)repeats));
-        t = x_unsqueeze(&pool, t, d + 1);
-        if (pool.status >= 0) t = x_expand(&pool, t, shape, n + 1);
-        for (int i = d + 1; i < n; i++) shape[i] = shape[i + 1];
-        shape[d] = size;
-        if (pool.status >= 0) t = x_reshape(&pool, t, shape, n);
-        if (pool.status >= 0 && t->impl->storage == input->impl->storage) t = x_clone(&pool, t);
-    }
+    const pg_tensor *t = x_reshape(&pool, input, (int64_t[]){places, 1, inner}, 3);
+    if (pool.status >= 0) t = x_expand(&pool, t, (int64_t[]){places, repeats, inner}, 3);
+    if (pool.status >= 0) t = x_reshape(&pool, t, shape, ndim);
+    if (pool.status >= 0 && t->impl->storage == x->storage) t = x_clone(&pool, t);
     return pg_pool_return(&pool, out, t);
 }
 
