@@ -184,7 +184,7 @@ function pg.complete(value)
     elseif type(value) == "table" then
         local metatable = debug.getmetatable(value)
         if type(metatable) == "table" and metatable.__names then
-            list = metatable.__names()
+            list = metatable.__names(value)
         else
             for key in pairs(value) do
                 if type(key) == "string" then list[#list + 1] = key end

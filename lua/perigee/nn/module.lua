@@ -192,11 +192,37 @@ local function class_tostring(class)
     return "class " .. class._name
 end
 
+-- What may follow a module, for pg.complete: fields, parameters, buffers, children, methods.
+local function completions(self)
+    local list = {}
+    for _, values in ipairs {
+        rawget(self, "_fields"), rawget(self, "_parameters").values, rawget(self, "_buffers").values,
+        rawget(self, "_modules").values,
+    } do
+        for key in pairs(values) do
+            if type(key) == "string" then
+                list[#list + 1] = key
+            end
+        end
+    end
+    local class = rawget(self, "_class")
+    while class do
+        for key in next, class do
+            if type(key) == "string" then
+                list[#list + 1] = key
+            end
+        end
+        class = debug.getmetatable(class).__index
+    end
+    return list
+end
+
 local function define(class, name, parent)
     class._name = name
     class._instances = {
         __index = index, __newindex = newindex, __call = call,
         __tostring = function(self) return self:_repr() end,
+        __names = completions,
     }
     return setmetatable(class, { __index = parent, __call = construct, __tostring = class_tostring })
 end

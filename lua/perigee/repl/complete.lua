@@ -181,7 +181,7 @@ local function complete_name(line, environment, extra_names)
         if separator == ":" then
             for name in next, names do
                 local method = index(value, name)
-                if type(method) ~= "function" and type(method) ~= "cdata" then
+                if type(method) ~= "function" and (type(method) ~= "cdata" or show.is_tensor(method)) then
                     names[name] = nil
                 end
             end
