@@ -84,6 +84,9 @@ int pg_kernel_status(const pg_device *d, pg_context *context, int kernel_status,
     case PG_KERNEL_INTERRUPTED:
         status = pg_fail_status(PG_ERROR_INTERRUPT, "interrupted");
         break;
+    case PG_KERNEL_ZERO_DIVISION:
+        status = pg_fail("integer division by zero");
+        break;
     default:
         status = pg_fail("\"%s\" failed on %s with kernel status %d", kernel, d->name, kernel_status);
     }

@@ -253,33 +253,364 @@ int pg_add(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const
            const pg_number *alpha);
 /* add_(input: Tensor, other: Tensor|number, *, alpha: number = 1) -> self   [method, inplace of pg_add] */
 int pg_add_(pg_tensor *input, const pg_tensor *other, const pg_number *other_number, const pg_number *alpha);
+/* sub(input: Tensor, other: Tensor|number, *, alpha: number = 1) -> Tensor   [method, operator -, out, grad2, autocast promote]
+ * input - alpha * other, broadcast. Not for bools. PyTorch's sub. */
+int pg_sub(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number,
+           const pg_number *alpha);
+/* sub_(input: Tensor, other: Tensor|number, *, alpha: number = 1) -> self   [method, inplace of pg_sub] */
+int pg_sub_(pg_tensor *input, const pg_tensor *other, const pg_number *other_number, const pg_number *alpha);
+/* subtract(input: Tensor, other: Tensor|number, *, alpha: number = 1) -> Tensor   [method, same as pg_sub]
+ * PyTorch's subtract: sub. */
+/* rsub(input: Tensor, other: Tensor|number, *, alpha: number = 1) -> Tensor   [method, grad2, autocast promote]
+ * other - alpha * input, broadcast. PyTorch's rsub. */
+int pg_rsub(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number,
+            const pg_number *alpha);
 /* mul(input: Tensor, other: Tensor|number) -> Tensor   [method, operator *, out, grad2, autocast promote]
  * input * other, broadcast. PyTorch's mul. */
 int pg_mul(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number);
 /* mul_(input: Tensor, other: Tensor|number) -> self   [method, inplace of pg_mul] */
 int pg_mul_(pg_tensor *input, const pg_tensor *other, const pg_number *other_number);
-
+/* multiply(input: Tensor, other: Tensor|number) -> Tensor   [method, same as pg_mul]
+ * PyTorch's multiply: mul. */
 /* div(input: Tensor, other: Tensor|number, *, rounding_mode: 'trunc'|'floor'? = nil) -> Tensor
  *   [method, operator /, out, grad2, autocast promote]
- * input / other, broadcast; integers divide to floats unless rounded. PyTorch's div. */
-int pg_div(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number, int rounding_mode);
-/* pow(input: Tensor, exponent: Tensor|number) -> Tensor   [method, operator ^, out, grad2]
- * input to the power of exponent, broadcast. PyTorch's pow. */
-int pg_pow(pg_tensor *out, const pg_tensor *input, const pg_tensor *exponent, const pg_number *exponent_number);
+ * input / other, broadcast. Integers are divided as floats unless a rounding mode is given: towards zero (trunc), or down
+ * (floor). PyTorch's div. */
+int pg_div(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number,
+           int rounding_mode);
+/* div_(input: Tensor, other: Tensor|number, *, rounding_mode: 'trunc'|'floor'? = nil) -> self   [method, inplace of pg_div] */
+int pg_div_(pg_tensor *input, const pg_tensor *other, const pg_number *other_number, int rounding_mode);
+/* divide(input: Tensor, other: Tensor|number, *, rounding_mode: 'trunc'|'floor'? = nil) -> Tensor   [method, same as pg_div]
+ * PyTorch's divide: div. */
+/* floor_divide(input: Tensor, other: Tensor|number) -> Tensor   [method, out, grad2, autocast promote]
+ * input / other rounded down, as Python's //. An integer divided by zero is an error. PyTorch's floor_divide. */
+int pg_floor_divide(pg_tensor *out, const pg_tensor *input, const pg_tensor *other,
+                    const pg_number *other_number);
+/* floor_divide_(input: Tensor, other: Tensor|number) -> self   [method, inplace of pg_floor_divide] */
+int pg_floor_divide_(pg_tensor *input, const pg_tensor *other, const pg_number *other_number);
+/* remainder(input: Tensor, other: Tensor|number) -> Tensor   [method, operator %, out, grad2, autocast promote]
+ * input - other * floor(input / other): the sign of other, as Python's and Lua's %. PyTorch's remainder. */
+int pg_remainder(pg_tensor *out, const pg_tensor *input, const pg_tensor *other,
+                 const pg_number *other_number);
+/* remainder_(input: Tensor, other: Tensor|number) -> self   [method, inplace of pg_remainder] */
+int pg_remainder_(pg_tensor *input, const pg_tensor *other, const pg_number *other_number);
+/* fmod(input: Tensor, other: Tensor|number) -> Tensor   [method, out, grad2, autocast promote]
+ * input - other * trunc(input / other): the sign of input, as C's fmod. PyTorch's fmod. */
+int pg_fmod(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number);
+/* fmod_(input: Tensor, other: Tensor|number) -> self   [method, inplace of pg_fmod] */
+int pg_fmod_(pg_tensor *input, const pg_tensor *other, const pg_number *other_number);
+/* pow(input: Tensor, exponent: Tensor|number) -> Tensor   [method, operator ^, out, grad2, autocast f32]
+ * input to the power of exponent, broadcast. Integers to a negative number are an error. PyTorch's pow. */
+int pg_pow(pg_tensor *out, const pg_tensor *input, const pg_tensor *exponent,
+           const pg_number *exponent_number);
+/* pow_(input: Tensor, exponent: Tensor|number) -> self   [method, inplace of pg_pow] */
+int pg_pow_(pg_tensor *input, const pg_tensor *exponent, const pg_number *exponent_number);
+/* pow(input: number, exponent: Tensor) -> Tensor   [grad2, autocast f32]
+ * A number to the power of exponent. PyTorch's pow. */
+int pg_pow_base(pg_tensor *out, const pg_number *input, const pg_tensor *exponent);
+/* maximum(input: Tensor, other: Tensor) -> Tensor   [method, out, grad2, autocast promote]
+ * The larger of two elements, broadcast; NaN if one is. Ties share the gradient. PyTorch's maximum. */
+int pg_maximum(pg_tensor *out, const pg_tensor *input, const pg_tensor *other);
+/* maximum_(input: Tensor, other: Tensor) -> self   [method, inplace of pg_maximum] */
+int pg_maximum_(pg_tensor *input, const pg_tensor *other);
+/* minimum(input: Tensor, other: Tensor) -> Tensor   [method, out, grad2, autocast promote]
+ * The smaller of two elements, broadcast; NaN if one is. Ties share the gradient. PyTorch's minimum. */
+int pg_minimum(pg_tensor *out, const pg_tensor *input, const pg_tensor *other);
+/* minimum_(input: Tensor, other: Tensor) -> self   [method, inplace of pg_minimum] */
+int pg_minimum_(pg_tensor *input, const pg_tensor *other);
+/* atan2(input: Tensor, other: Tensor) -> Tensor   [method, out, grad2, autocast f32]
+ * The angle of the point (other, input), in (-pi, pi]. PyTorch's atan2. */
+int pg_atan2(pg_tensor *out, const pg_tensor *input, const pg_tensor *other);
+/* atan2_(input: Tensor, other: Tensor) -> self   [method, inplace of pg_atan2] */
+int pg_atan2_(pg_tensor *input, const pg_tensor *other);
+/* lerp(input: Tensor, end: Tensor, weight: Tensor|number) -> Tensor   [method, out, grad2, autocast promote]
+ * input + weight * (end - input), broadcast. Floating. PyTorch's lerp. */
+int pg_lerp(pg_tensor *out, const pg_tensor *input, const pg_tensor *end, const pg_tensor *weight,
+            const pg_number *weight_number);
+/* lerp_(input: Tensor, end: Tensor, weight: Tensor|number) -> self   [method, inplace of pg_lerp] */
+int pg_lerp_(pg_tensor *input, const pg_tensor *end, const pg_tensor *weight,
+             const pg_number *weight_number);
+/* addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: number = 1) -> Tensor
+ *   [method, out, grad2, autocast promote]
+ * input + value * tensor1 * tensor2, broadcast. PyTorch's addcmul. */
+int pg_addcmul(pg_tensor *out, const pg_tensor *input, const pg_tensor *tensor1, const pg_tensor *tensor2,
+               const pg_number *value);
+/* addcmul_(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: number = 1) -> self   [method, inplace of pg_addcmul] */
+int pg_addcmul_(pg_tensor *input, const pg_tensor *tensor1, const pg_tensor *tensor2,
+                const pg_number *value);
+/* addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: number = 1) -> Tensor
+ *   [method, out, grad2, autocast promote]
+ * input + value * tensor1 / tensor2, broadcast. PyTorch's addcdiv. */
+int pg_addcdiv(pg_tensor *out, const pg_tensor *input, const pg_tensor *tensor1, const pg_tensor *tensor2,
+               const pg_number *value);
+/* addcdiv_(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: number = 1) -> self   [method, inplace of pg_addcdiv] */
+int pg_addcdiv_(pg_tensor *input, const pg_tensor *tensor1, const pg_tensor *tensor2,
+                const pg_number *value);
+/* eq(input: Tensor, other: Tensor|number) -> Tensor   [method, out, nograd]
+ * input == other, broadcast, as bools. PyTorch's eq. */
+int pg_eq(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number);
+/* ne(input: Tensor, other: Tensor|number) -> Tensor   [method, out, nograd]
+ * input ~= other, broadcast, as bools. PyTorch's ne. */
+int pg_ne(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number);
+/* lt(input: Tensor, other: Tensor|number) -> Tensor   [method, out, nograd]
+ * input < other, broadcast, as bools. PyTorch's lt. */
+int pg_lt(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number);
+/* le(input: Tensor, other: Tensor|number) -> Tensor   [method, out, nograd]
+ * input <= other, broadcast, as bools. PyTorch's le. */
+int pg_le(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number);
+/* gt(input: Tensor, other: Tensor|number) -> Tensor   [method, out, nograd]
+ * input > other, broadcast, as bools. PyTorch's gt. */
+int pg_gt(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number);
+/* ge(input: Tensor, other: Tensor|number) -> Tensor   [method, out, nograd]
+ * input >= other, broadcast, as bools. PyTorch's ge. */
+int pg_ge(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number);
+/* logical_and(input: Tensor, other: Tensor) -> Tensor   [method, out, nograd]
+ * Whether both are not zero, broadcast. PyTorch's logical_and. */
+int pg_logical_and(pg_tensor *out, const pg_tensor *input, const pg_tensor *other);
+/* logical_or(input: Tensor, other: Tensor) -> Tensor   [method, out, nograd]
+ * Whether one is not zero, broadcast. PyTorch's logical_or. */
+int pg_logical_or(pg_tensor *out, const pg_tensor *input, const pg_tensor *other);
+/* logical_xor(input: Tensor, other: Tensor) -> Tensor   [method, out, nograd]
+ * Whether exactly one is not zero, broadcast. PyTorch's logical_xor. */
+int pg_logical_xor(pg_tensor *out, const pg_tensor *input, const pg_tensor *other);
+/* logical_not(input: Tensor) -> Tensor   [method, out, nograd]
+ * Whether it is zero. PyTorch's logical_not. */
+int pg_logical_not(pg_tensor *out, const pg_tensor *input);
+/* bitwise_and(input: Tensor, other: Tensor|number) -> Tensor   [method, out, nograd]
+ * Bits set in both; integers and bools. PyTorch's bitwise_and. */
+int pg_bitwise_and(pg_tensor *out, const pg_tensor *input, const pg_tensor *other,
+                   const pg_number *other_number);
+/* bitwise_and_(input: Tensor, other: Tensor|number) -> self   [method, inplace of pg_bitwise_and] */
+int pg_bitwise_and_(pg_tensor *input, const pg_tensor *other, const pg_number *other_number);
+/* bitwise_or(input: Tensor, other: Tensor|number) -> Tensor   [method, out, nograd]
+ * Bits set in one; integers and bools. PyTorch's bitwise_or. */
+int pg_bitwise_or(pg_tensor *out, const pg_tensor *input, const pg_tensor *other,
+                  const pg_number *other_number);
+/* bitwise_or_(input: Tensor, other: Tensor|number) -> self   [method, inplace of pg_bitwise_or] */
+int pg_bitwise_or_(pg_tensor *input, const pg_tensor *other, const pg_number *other_number);
+/* bitwise_xor(input: Tensor, other: Tensor|number) -> Tensor   [method, out, nograd]
+ * Bits set in exactly one; integers and bools. PyTorch's bitwise_xor. */
+int pg_bitwise_xor(pg_tensor *out, const pg_tensor *input, const pg_tensor *other,
+                   const pg_number *other_number);
+/* bitwise_xor_(input: Tensor, other: Tensor|number) -> self   [method, inplace of pg_bitwise_xor] */
+int pg_bitwise_xor_(pg_tensor *input, const pg_tensor *other, const pg_number *other_number);
+/* bitwise_not(input: Tensor) -> Tensor   [method, out, nograd]
+ * Every bit flipped; integers and bools. PyTorch's bitwise_not. */
+int pg_bitwise_not(pg_tensor *out, const pg_tensor *input);
+/* bitwise_not_(input: Tensor) -> self   [method, inplace of pg_bitwise_not] */
+int pg_bitwise_not_(pg_tensor *input);
+/* where(condition: Tensor, input: Tensor|number, other: Tensor|number) -> Tensor   [grad2, autocast promote]
+ * input where condition (bool) is true, else other; all broadcast. PyTorch's where. */
+int pg_where(pg_tensor *out, const pg_tensor *condition, const pg_tensor *input,
+             const pg_number *input_number, const pg_tensor *other, const pg_number *other_number);
+/* _where(input: Tensor, condition: Tensor, other: Tensor|number) -> Tensor   [internal, method where, grad2, autocast promote]
+ * x:where(condition, other): x where condition (bool) is true, else other. PyTorch's Tensor.where. */
+int pg__where(pg_tensor *out, const pg_tensor *input, const pg_tensor *condition, const pg_tensor *other,
+              const pg_number *other_number);
+/* clamp(input: Tensor, min: Tensor|number? = nil, max: Tensor|number? = nil) -> Tensor   [method, out, grad2]
+ * input limited to [min, max]; either may be nil. NaN stays. Where min > max the result is max. PyTorch's clamp. */
+int pg_clamp(pg_tensor *out, const pg_tensor *input, const pg_tensor *min, const pg_number *min_number,
+             const pg_tensor *max, const pg_number *max_number);
+/* clamp_(input: Tensor, min: Tensor|number? = nil, max: Tensor|number? = nil) -> self   [method, inplace of pg_clamp] */
+int pg_clamp_(pg_tensor *input, const pg_tensor *min, const pg_number *min_number, const pg_tensor *max,
+              const pg_number *max_number);
+/* clip(input: Tensor, min: Tensor|number? = nil, max: Tensor|number? = nil) -> Tensor   [method, same as pg_clamp]
+ * PyTorch's clip: clamp. */
+/* neg(input: Tensor) -> Tensor   [method, operator neg, out, grad2]
+ * -input. Not for bools. PyTorch's neg. */
+int pg_neg(pg_tensor *out, const pg_tensor *input);
+/* neg_(input: Tensor) -> self   [method, inplace of pg_neg] */
+int pg_neg_(pg_tensor *input);
+/* negative(input: Tensor) -> Tensor   [method, same as pg_neg]
+ * PyTorch's negative: neg. */
 /* abs(input: Tensor) -> Tensor   [method, out, grad2]
- * |x|. PyTorch's abs. */
+ * |input|. Its gradient at 0 is 0. PyTorch's abs. */
 int pg_abs(pg_tensor *out, const pg_tensor *input);
+/* abs_(input: Tensor) -> self   [method, inplace of pg_abs] */
+int pg_abs_(pg_tensor *input);
 /* sign(input: Tensor) -> Tensor   [method, out, grad2]
- * -1, 0 or 1. PyTorch's sign. */
+ * 1, 0 or -1 as input is positive, zero (or NaN) or negative. PyTorch's sign. */
 int pg_sign(pg_tensor *out, const pg_tensor *input);
+/* sign_(input: Tensor) -> self   [method, inplace of pg_sign] */
+int pg_sign_(pg_tensor *input);
+/* square(input: Tensor) -> Tensor   [method, out, grad2]
+ * input squared. PyTorch's square. */
+int pg_square(pg_tensor *out, const pg_tensor *input);
+/* square_(input: Tensor) -> self   [method, inplace of pg_square] */
+int pg_square_(pg_tensor *input);
+/* floor(input: Tensor) -> Tensor   [method, out, grad2]
+ * The largest integer that is not above input. PyTorch's floor. */
+int pg_floor(pg_tensor *out, const pg_tensor *input);
+/* floor_(input: Tensor) -> self   [method, inplace of pg_floor] */
+int pg_floor_(pg_tensor *input);
+/* ceil(input: Tensor) -> Tensor   [method, out, grad2]
+ * The smallest integer that is not below input. PyTorch's ceil. */
+int pg_ceil(pg_tensor *out, const pg_tensor *input);
+/* ceil_(input: Tensor) -> self   [method, inplace of pg_ceil] */
+int pg_ceil_(pg_tensor *input);
+/* trunc(input: Tensor) -> Tensor   [method, out, grad2]
+ * The integer part of input. PyTorch's trunc. */
+int pg_trunc(pg_tensor *out, const pg_tensor *input);
+/* trunc_(input: Tensor) -> self   [method, inplace of pg_trunc] */
+int pg_trunc_(pg_tensor *input);
+/* absolute(input: Tensor) -> Tensor   [method, same as pg_abs]
+ * PyTorch's absolute: abs. */
+/* round(input: Tensor, *, decimals: int = 0) -> Tensor   [method, out, grad2]
+ * The nearest integer, or number of so many decimals; halves go to the even one. PyTorch's round. */
+int pg_round(pg_tensor *out, const pg_tensor *input, int64_t decimals);
+/* round_(input: Tensor, *, decimals: int = 0) -> self   [method, inplace of pg_round] */
+int pg_round_(pg_tensor *input, int64_t decimals);
 /* exp(input: Tensor) -> Tensor   [method, out, grad2, autocast f32]
- * e^x; floating. PyTorch's exp. */
+ * e to the power of input. PyTorch's exp. */
 int pg_exp(pg_tensor *out, const pg_tensor *input);
+/* exp_(input: Tensor) -> self   [method, inplace of pg_exp] */
+int pg_exp_(pg_tensor *input);
+/* expm1(input: Tensor) -> Tensor   [method, out, grad2, autocast f32]
+ * exp(input) - 1, exact near 0. PyTorch's expm1. */
+int pg_expm1(pg_tensor *out, const pg_tensor *input);
+/* expm1_(input: Tensor) -> self   [method, inplace of pg_expm1] */
+int pg_expm1_(pg_tensor *input);
+/* exp2(input: Tensor) -> Tensor   [method, out, grad2, autocast f32]
+ * 2 to the power of input. PyTorch's exp2. */
+int pg_exp2(pg_tensor *out, const pg_tensor *input);
+/* exp2_(input: Tensor) -> self   [method, inplace of pg_exp2] */
+int pg_exp2_(pg_tensor *input);
 /* log(input: Tensor) -> Tensor   [method, out, grad2, autocast f32]
- * The natural logarithm; floating. PyTorch's log. */
+ * The natural logarithm. PyTorch's log. */
 int pg_log(pg_tensor *out, const pg_tensor *input);
+/* log_(input: Tensor) -> self   [method, inplace of pg_log] */
+int pg_log_(pg_tensor *input);
+/* log1p(input: Tensor) -> Tensor   [method, out, grad2, autocast f32]
+ * log(1 + input), exact near 0. PyTorch's log1p. */
+int pg_log1p(pg_tensor *out, const pg_tensor *input);
+/* log1p_(input: Tensor) -> self   [method, inplace of pg_log1p] */
+int pg_log1p_(pg_tensor *input);
+/* log2(input: Tensor) -> Tensor   [method, out, grad2, autocast f32]
+ * The logarithm to base 2. PyTorch's log2. */
+int pg_log2(pg_tensor *out, const pg_tensor *input);
+/* log2_(input: Tensor) -> self   [method, inplace of pg_log2] */
+int pg_log2_(pg_tensor *input);
+/* log10(input: Tensor) -> Tensor   [method, out, grad2, autocast f32]
+ * The logarithm to base 10. PyTorch's log10. */
+int pg_log10(pg_tensor *out, const pg_tensor *input);
+/* log10_(input: Tensor) -> self   [method, inplace of pg_log10] */
+int pg_log10_(pg_tensor *input);
+/* sqrt(input: Tensor) -> Tensor   [method, out, grad2]
+ * The square root. PyTorch's sqrt. */
+int pg_sqrt(pg_tensor *out, const pg_tensor *input);
+/* sqrt_(input: Tensor) -> self   [method, inplace of pg_sqrt] */
+int pg_sqrt_(pg_tensor *input);
+/* rsqrt(input: Tensor) -> Tensor   [method, out, grad2, autocast f32]
+ * 1 / sqrt(input). PyTorch's rsqrt. */
+int pg_rsqrt(pg_tensor *out, const pg_tensor *input);
+/* rsqrt_(input: Tensor) -> self   [method, inplace of pg_rsqrt] */
+int pg_rsqrt_(pg_tensor *input);
+/* reciprocal(input: Tensor) -> Tensor   [method, out, grad2, autocast f32]
+ * 1 / input. PyTorch's reciprocal. */
+int pg_reciprocal(pg_tensor *out, const pg_tensor *input);
+/* reciprocal_(input: Tensor) -> self   [method, inplace of pg_reciprocal] */
+int pg_reciprocal_(pg_tensor *input);
+/* sin(input: Tensor) -> Tensor   [method, out, grad2]
+ * The sine of input in radians. PyTorch's sin. */
+int pg_sin(pg_tensor *out, const pg_tensor *input);
+/* sin_(input: Tensor) -> self   [method, inplace of pg_sin] */
+int pg_sin_(pg_tensor *input);
+/* cos(input: Tensor) -> Tensor   [method, out, grad2]
+ * The cosine of input in radians. PyTorch's cos. */
+int pg_cos(pg_tensor *out, const pg_tensor *input);
+/* cos_(input: Tensor) -> self   [method, inplace of pg_cos] */
+int pg_cos_(pg_tensor *input);
+/* tan(input: Tensor) -> Tensor   [method, out, grad2, autocast f32]
+ * The tangent of input in radians. PyTorch's tan. */
+int pg_tan(pg_tensor *out, const pg_tensor *input);
+/* tan_(input: Tensor) -> self   [method, inplace of pg_tan] */
+int pg_tan_(pg_tensor *input);
+/* sinh(input: Tensor) -> Tensor   [method, out, grad2, autocast f32]
+ * The hyperbolic sine. PyTorch's sinh. */
+int pg_sinh(pg_tensor *out, const pg_tensor *input);
+/* sinh_(input: Tensor) -> self   [method, inplace of pg_sinh] */
+int pg_sinh_(pg_tensor *input);
+/* cosh(input: Tensor) -> Tensor   [method, out, grad2, autocast f32]
+ * The hyperbolic cosine. PyTorch's cosh. */
+int pg_cosh(pg_tensor *out, const pg_tensor *input);
+/* cosh_(input: Tensor) -> self   [method, inplace of pg_cosh] */
+int pg_cosh_(pg_tensor *input);
+/* tanh(input: Tensor) -> Tensor   [method, out, grad2]
+ * The hyperbolic tangent. PyTorch's tanh. */
+int pg_tanh(pg_tensor *out, const pg_tensor *input);
+/* tanh_(input: Tensor) -> self   [method, inplace of pg_tanh] */
+int pg_tanh_(pg_tensor *input);
+/* sigmoid(input: Tensor) -> Tensor   [method, out, grad2]
+ * 1 / (1 + exp(-input)). PyTorch's sigmoid. */
+int pg_sigmoid(pg_tensor *out, const pg_tensor *input);
+/* sigmoid_(input: Tensor) -> self   [method, inplace of pg_sigmoid] */
+int pg_sigmoid_(pg_tensor *input);
+/* erf(input: Tensor) -> Tensor   [method, out, grad2]
+ * The error function. PyTorch's erf. */
+int pg_erf(pg_tensor *out, const pg_tensor *input);
+/* erf_(input: Tensor) -> self   [method, inplace of pg_erf] */
+int pg_erf_(pg_tensor *input);
+/* isnan(input: Tensor) -> Tensor   [method, nograd]
+ * Whether it is NaN. PyTorch's isnan. */
+int pg_isnan(pg_tensor *out, const pg_tensor *input);
+/* isinf(input: Tensor) -> Tensor   [method, nograd]
+ * Whether it is inf or -inf. PyTorch's isinf. */
+int pg_isinf(pg_tensor *out, const pg_tensor *input);
+/* isfinite(input: Tensor) -> Tensor   [method, nograd]
+ * Whether it is neither infinite nor NaN. PyTorch's isfinite. */
+int pg_isfinite(pg_tensor *out, const pg_tensor *input);
+/* isclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = false) -> Tensor
+ *   [method, nograd]
+ * |input - other| <= atol + rtol * |other|, as bools; NaNs are close where equal_nan. PyTorch's isclose. */
+int pg_isclose(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, double rtol, double atol,
+               bool equal_nan);
+/* allclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = false) -> bool
+ *   [method, nograd, sync]
+ * Whether isclose holds everywhere. PyTorch's allclose. */
+int pg_allclose(bool *out, const pg_tensor *input, const pg_tensor *other, double rtol, double atol,
+                bool equal_nan);
+/* equal(input: Tensor, other: Tensor) -> bool   [method, nograd, sync]
+ * Whether shapes and all elements are equal. PyTorch's equal. */
+int pg_equal(bool *out, const pg_tensor *input, const pg_tensor *other);
 
 /* ---- activations ---- */
+
+/* relu(input: Tensor) -> Tensor   [method, out, grad2]
+ * max(input, 0). PyTorch's relu. */
+int pg_relu(pg_tensor *out, const pg_tensor *input);
+/* relu_(input: Tensor) -> self   [method, inplace of pg_relu] */
+int pg_relu_(pg_tensor *input);
+/* nn.functional.relu(input: Tensor) -> Tensor   [same as pg_relu]
+ * max(input, 0). PyTorch's relu. */
+/* nn.functional.tanh(input: Tensor) -> Tensor   [same as pg_tanh]
+ * The hyperbolic tangent. PyTorch's tanh. */
+/* nn.functional.sigmoid(input: Tensor) -> Tensor   [same as pg_sigmoid]
+ * 1 / (1 + exp(-input)). PyTorch's sigmoid. */
+/* nn.functional.gelu(input: Tensor, approximate: 'none'|'tanh' = 'none') -> Tensor   [grad2]
+ * input * Phi(input), Phi the normal distribution function; 'tanh': 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))).
+ * Floating. Hendrycks and Gimpel 2016, "Gaussian error linear units". PyTorch's gelu. */
+int pg_gelu(pg_tensor *out, const pg_tensor *input, int approximate);
+/* nn.functional.silu(input: Tensor) -> Tensor   [grad2]
+ * input * sigmoid(input). Floating. Elfwing et al. 2018. PyTorch's silu. */
+int pg_silu(pg_tensor *out, const pg_tensor *input);
+/* nn.functional.softplus(input: Tensor, beta: float = 1, threshold: float = 20) -> Tensor   [grad2, autocast f32]
+ * log(1 + exp(beta * input)) / beta; input itself where beta * input > threshold. Floating. PyTorch's softplus. */
+int pg_softplus(pg_tensor *out, const pg_tensor *input, double beta, double threshold);
+/* nn.functional.leaky_relu(input: Tensor, negative_slope: float = 0.01) -> Tensor   [grad2]
+ * input where positive, else negative_slope * input. Floating. PyTorch's leaky_relu. */
+int pg_leaky_relu(pg_tensor *out, const pg_tensor *input, double negative_slope);
+/* nn.functional.logsigmoid(input: Tensor) -> Tensor   [grad2]
+ * log(sigmoid(input)). Floating. PyTorch's logsigmoid. */
+int pg_logsigmoid(pg_tensor *out, const pg_tensor *input);
+/* nn.functional.elu(input: Tensor, alpha: float = 1) -> Tensor   [grad2]
+ * input where positive, else alpha * (exp(input) - 1). Floating. Clevert et al. 2016. PyTorch's elu. */
+int pg_elu(pg_tensor *out, const pg_tensor *input, double alpha);
+/* nn.functional.relu6(input: Tensor) -> Tensor   [grad2]
+ * min(max(input, 0), 6). PyTorch's relu6. */
+int pg_relu6(pg_tensor *out, const pg_tensor *input);
+/* nn.functional.hardtanh(input: Tensor, min_val: float = -1, max_val: float = 1) -> Tensor   [grad2]
+ * input limited to [min_val, max_val]. PyTorch's hardtanh. */
+int pg_hardtanh(pg_tensor *out, const pg_tensor *input, double min_val, double max_val);
 
 /* ---- reductions ---- */
 
@@ -301,12 +632,18 @@ int pg_max(pg_tensor *out, const pg_tensor *input);
 /* max(input: Tensor, dim: int, keepdim: bool = false) -> (values: Tensor, indices: Tensor)   [method, out, grad2]
  * The largest along dim and the position (int64) of its first occurrence, which gets the gradient. */
 int pg_max_dim(pg_tensor *values, pg_tensor *indices, const pg_tensor *input, int64_t dim, bool keepdim);
+/* max(input: Tensor, other: Tensor) -> Tensor   [method, grad2, autocast promote]
+ * The larger of two elements, broadcast: maximum. PyTorch's max. */
+int pg_max_other(pg_tensor *out, const pg_tensor *input, const pg_tensor *other);
 /* min(input: Tensor) -> Tensor   [method, grad2]
  * The smallest element; nan wins. Ties share the gradient. PyTorch's min. */
 int pg_min(pg_tensor *out, const pg_tensor *input);
 /* min(input: Tensor, dim: int, keepdim: bool = false) -> (values: Tensor, indices: Tensor)   [method, out, grad2]
  * The smallest along dim and the position (int64) of its first occurrence, which gets the gradient. */
 int pg_min_dim(pg_tensor *values, pg_tensor *indices, const pg_tensor *input, int64_t dim, bool keepdim);
+/* min(input: Tensor, other: Tensor) -> Tensor   [method, grad2, autocast promote]
+ * The smaller of two elements, broadcast: minimum. PyTorch's min. */
+int pg_min_other(pg_tensor *out, const pg_tensor *input, const pg_tensor *other);
 /* amax(input: Tensor, dim: int[]? = nil, keepdim: bool = false) -> Tensor   [method, out, grad2]
  * The largest over the dimensions dim (all of them: nil). Ties share the gradient. PyTorch's amax. */
 int pg_amax(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n, bool keepdim);

@@ -62,7 +62,7 @@ typedef void (*loop)(int64_t n, void *out, const void *in1, const void *in2, con
     O1P(SOFTPLUS, F(softplus)(a, p0, p1)) \
     O1P(LEAKY_RELU, a > 0 ? a : a * p0) \
     O3(CLAMP, MIN2(MAX2(a, b), c)) \
-    O2(RELU_BACKWARD, b > 0 ? a : 0) \
+    O2(RELU_BACKWARD, b <= 0 ? 0 : a) \
     O2(GELU_BACKWARD, a * F(gelu_slope)(b)) \
     O2(GELU_TANH_BACKWARD, a * F(gelu_tanh_slope)(b)) \
     O2(SILU_BACKWARD, a * F(silu_slope)(b)) \

@@ -77,77 +77,100 @@ samples.with = with
 
 -- ---- pointwise ----
 
-for _, symbol in ipairs { "pg_add", "pg_sub", "pg_mul", "pg_div", "pg_maximum", "pg_minimum" } do
+for _, symbol in ipairs { "pg_add", "pg_sub", "pg_rsub", "pg_mul", "pg_div", "pg_maximum", "pg_minimum" } do
     samples[symbol] = {
         { real(2, 3), real(2, 3) },
         { real(2, 3), real(3) },
         { strided(2, 3), real(4, 1, 1) },
     }
 end
-for _, symbol in ipairs { "pg_add", "pg_sub", "pg_mul", "pg_div" } do
+for _, symbol in ipairs { "pg_add", "pg_sub", "pg_rsub", "pg_mul", "pg_div" } do
     table.insert(samples[symbol], with(function(op, x) return op(x, 2.5) end, real(2, 3)))
 end
-for _, symbol in ipairs { "pg_add", "pg_sub" } do
+for _, symbol in ipairs { "pg_add", "pg_sub", "pg_rsub" } do
     table.insert(samples[symbol], with(function(op, x, y) return op(x, y, { alpha = 3 }) end, real(2, 3), real(3)))
 end
 
--- One tensor, where it can be anywhere; where it must be positive.
-for _, symbol in ipairs {
-    "pg_neg", "pg_abs", "pg_sign", "pg_exp", "pg_expm1", "pg_sin", "pg_cos", "pg_tanh", "pg_sigmoid", "pg_erf",
-    "pg_square", "pg_reciprocal", "pg_floor", "pg_ceil", "pg_round", "pg_trunc", "pg_relu", "pg_gelu", "pg_silu",
-    "pg_softplus",
-    "pg_leaky_relu", "pg_tan", "pg_atan", "pg_sinh", "pg_cosh", "pg_exp2", "pg_erfc", "pg_positive", "pg_elu",
-    "pg_logsigmoid", "pg_asinh", "pg_frac", "pg_relu6", "pg_hardtanh", "pg_mish", "pg_softsign", "pg_selu", "pg_celu",
-    "pg_deg2rad", "pg_rad2deg", "pg_sinc", "pg_nan_to_num", "pg_hardswish", "pg_hardsigmoid", "pg_tanhshrink",
-    "pg_softshrink", "pg_hardshrink",
-} do
-    samples[symbol] = { { real(2, 3) }, { strided(2, 3) } }
+local function number(...)
+    local arguments = { ... }
+    return function(op, x) return op(x, unpack(arguments)) end
 end
-for _, symbol in ipairs { "pg_log", "pg_log2", "pg_log10", "pg_log1p", "pg_sqrt", "pg_rsqrt" } do
-    samples[symbol] = { { positive(2, 3) }, { positive(3, 2):detach():t():requires_grad_() } }
-end
-for _, symbol in ipairs { "pg_asin", "pg_acos", "pg_atanh", "pg_erfinv" } do
-    samples[symbol] = { { within(-0.9, 0.9, 2, 3) } }
-end
-for _, symbol in ipairs { "pg_logit" } do samples[symbol] = { { within(0.1, 0.9, 2, 3) } } end
-samples.pg_acosh = { { within(1.2, 3, 2, 3) } }
-table.insert(samples.pg_gelu, with(function(op, x) return op(x, { approximate = "tanh" }) end, real(2, 3)))
-table.insert(samples.pg_softplus, with(function(op, x) return op(x, { beta = 2 }) end, real(2, 3)))
-table.insert(samples.pg_leaky_relu, with(function(op, x) return op(x, 0.2) end, real(2, 3)))
 
+for _, mode in ipairs { "trunc", "floor" } do
+    table.insert(samples.pg_div, with(function(op, x, y)
+        return op(x, y, { rounding_mode = mode })
+    end, within(2.1, 2.9, 2), within(0.9, 1.04, 2)))
+end
+samples.pg_floor_divide = { { within(2.1, 2.9, 2, 2), within(0.9, 1.04, 2) }, with(number(0.75), within(0.8, 1.4, 3)) }
+for _, symbol in ipairs { "pg_remainder", "pg_fmod" } do
+    samples[symbol] = {
+        { within(2.1, 2.9, 2, 2), within(0.9, 1.04, 2) }, { within(-2.9, -2.1, 2), within(0.9, 1.04, 2) },
+        with(number(0.75), within(0.8, 1.4, 3)),
+    }
+end
 samples.pg_pow = {
-    { positive(2, 3), real(3) },
-    with(function(op, x) return op(x, 3) end, real(2, 3)),
-    with(function(op, x) return op(x, 0.5) end, positive(2, 3)),
-    with(function(op, x) return op(x, -2) end, real(2, 3)),
-    with(function(op, x) return op(x, 0) end, real(2, 3)),
+    { positive(2, 3), strided(2, 3) },
+    { positive(2, 1), real(3) },
+    with(number(3), real(2, 3)),
+    with(number(2), real(2, 3)),
+    with(number(1), real(3)),
+    with(number(0), real(3)),
+    with(number(-0.5), positive(3)),
 }
+samples.pg_pow_base = { with(function(op, x) return op(2.5, x) end, real(2, 3)) }
+for _, symbol in ipairs { "pg_max_other", "pg_min_other", "pg_atan2" } do
+    samples[symbol] = { { real(2, 3), real(2, 3) }, { strided(2, 3), real(3) } }
+end
+samples.pg_lerp = {
+    { real(2, 3), real(3), real(2, 1) }, { real(2), real(2), within(0.6, 0.9, 2) },
+    with(function(op, x, y) return op(x, y, 0.3) end, real(2, 3), real(3)),
+}
+for _, symbol in ipairs { "pg_addcmul", "pg_addcdiv" } do
+    samples[symbol] = {
+        { real(2, 3), strided(2, 3), real(3) },
+        with(function(op, x, y, z) return op(x, y, z, { value = -0.5 }) end, real(3), real(2, 3), real(2, 1)),
+    }
+end
+local choice = pg.bool { { true, false, true }, { false, false, true } }
 samples.pg_where = {
-    with(function(op, x, y) return op(pg.bool { true, false, true }, x, y) end, real(2, 3), real(3)),
+    with(function(op, x, y) return op(choice, x, y) end, real(2, 3), real(3)),
+    with(function(op, x) return op(choice, x, 2) end, strided(2, 3)),
+    with(function(op, x) return op(choice, 2, x) end, real(2, 3)),
+}
+samples.pg__where = {
+    with(function(op, x, y) return op(x, choice, y) end, real(2, 3), real(3)),
+    with(function(op, x) return op(x, choice, 2) end, strided(2, 3)),
 }
 samples.pg_clamp = {
-    with(function(op, x) return op(x, -0.5, 0.7) end, real(3, 4)),
-    with(function(op, x) return op(x, { min = 0.1 }) end, real(3, 4)),
+    with(number(-0.5, 0.5), real(2, 3)), with(number(0.5), real(5)), with(number(nil, 0.5), real(5)),
+    with(function(op, x, low, high)
+        return op(x, low, high)
+    end, real(2, 4), within(-0.6, -0.2, 4), within(0.2, 0.6, 2, 1)),
+    with(function(op, x, low) return op(x, low, 0.5) end, real(6), within(-0.6, 0.4, 6)),
+    with(function(op, x, high) return op(x, -0.5, high) end, real(6), within(-0.4, 0.6, 6)),
 }
-for _, symbol in ipairs { "pg_clamp_min", "pg_clamp_max" } do
-    samples[symbol] = { with(function(op, x) return op(x, 0.1) end, real(3, 4)) }
+
+-- ---- one operand ----
+
+for _, name in ipairs {
+    "neg", "abs", "sign", "square", "exp", "expm1", "exp2", "reciprocal", "sin", "cos", "tan", "sinh", "cosh", "tanh",
+    "sigmoid", "erf", "relu", "gelu", "silu", "softplus", "leaky_relu", "logsigmoid", "elu", "relu6", "hardtanh",
+} do
+    samples["pg_" .. name] = { { real(2, 3) }, { strided(2, 3) } }
 end
-samples.pg_atan2 = { { real(2, 3), real(3) } }
-samples.pg_remainder = {
-    with(function(op, x) return op(x, 0.7) end, real(2, 3)),
-    { within(0.1, 0.9, 2, 3), within(1.1, 1.9, 3) },
-}
-samples.pg_fmod = samples.pg_remainder
-samples.pg_floor_divide = { { within(0.1, 0.9, 2, 3), within(1.1, 1.9, 3) } }
-samples.pg_lerp = { { real(2, 3), real(3), real(2, 1) }, with(function(op, x, y)
-    return op(x, y, 0.3)
-end, real(2, 3), real(3)) }
-samples.pg_addcmul = { { real(2, 3), real(3), real(2, 1) }, with(function(op, x, y, z)
-    return op(x, y, z, { value = 2 })
-end, real(2, 3), real(3), real(2, 1)) }
-samples.pg_addcdiv = { { real(2, 3), real(3), real(2, 1) } }
-samples.pg_logaddexp = { { real(2, 3), real(3) } }
-samples.pg_hypot = { { real(2, 3), real(3) } }
+for _, name in ipairs { "log", "log1p", "log2", "log10", "sqrt", "rsqrt" } do
+    samples["pg_" .. name] = { { positive(2, 3) } }
+end
+for _, name in ipairs { "floor", "ceil", "trunc", "round" } do
+    samples["pg_" .. name] = { { within(0.6, 0.9, 3) }, { within(-0.4, -0.1, 3) } }
+end
+table.insert(samples.pg_round, with(number { decimals = 1 }, within(0.56, 0.64, 3)))
+table.insert(samples.pg_gelu, with(number("tanh"), real(2, 3)))
+table.insert(samples.pg_softplus, with(number(2, 1), within(0.6, 2, 4)))
+table.insert(samples.pg_softplus, with(number(2, 1), within(-2, 0.4, 4)))
+table.insert(samples.pg_leaky_relu, with(number(0.25), real(4)))
+table.insert(samples.pg_elu, with(number(0.5), real(4)))
+table.insert(samples.pg_hardtanh, with(number(-0.5, 0.7), within(-2, 2, 6)))
 
 -- ---- views ----
 
@@ -415,21 +438,6 @@ samples.pg_topk = {
     with(function(op, x) return (op(x, 2)) end, strided(2, 4)),
     with(function(op, x) return (op(x, 1, 0, false)) end, real(4, 2)),
 }
-
--- ---- arithmetic ----
-
-local function number(n) return function(op, x) return op(x, n) end end
-samples.pg_div = {
-    { real(2, 3), strided(2, 3) }, { real(2, 1, 3), real(2, 1) }, with(number(3), real(2, 3)),
-    with(function(op, x, y) return op(x, y) end, real(2), real(1)),
-}
-samples.pg_pow = {
-    { samples.positive(2, 3), strided(2, 3) },
-    with(number(3), real(2, 3)),
-    with(number(-0.5), samples.positive(3)),
-}
-samples.pg_abs, samples.pg_sign, samples.pg_exp = { { strided(2, 3) } }, { { real(2, 3) } }, { { strided(2, 3) } }
-samples.pg_log = { { samples.positive(2, 3) } }
 
 -- ---- networks ----
 
