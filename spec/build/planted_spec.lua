@@ -1,5 +1,5 @@
--- Mistakes planted into the engine's source must be found: each is compiled into a library of its own, beside the one under test,
--- and the specs that claim to see its kind are run on it and must fail, naming the op.
+-- Mistakes planted into the engine's source must be found: each is compiled into a library of its own, beside the one
+-- under test, and the specs that claim to see its kind are run on it and must fail, naming the op.
 local cjson = require "cjson"
 local shell = require "spec.build.shell"
 local quote = shell.quote
