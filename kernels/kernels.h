@@ -29,6 +29,7 @@ typedef void (*pg_body)(void *arg, int64_t begin, int64_t end, int worker);
 struct pg_context {
     void *stream;                  /* CUDA: the stream; CPU: NULL */
     int threads;                   /* how many workers parallel may use, >= 1 */
+    int64_t grain_limit;           /* no grain is taken as larger than this: INT64_MAX, or what a test asks for */
     int64_t *bad_index;            /* a kernel that meets an index out of range sets [0] to 1, [1] to the index, [2] to the size */
     void (*parallel)(const pg_context *context, int64_t n, int64_t grain, pg_body body, void *arg);
     void *(*scratch)(const pg_context *context, size_t bytes);   /* 64-byte aligned, valid until the kernel returns, or NULL */
@@ -270,6 +271,6 @@ typedef struct pg_kernels {
 } pg_kernels;
 
 /* Raised whenever this file changes what a kernel is given. */
-#define PG_KERNELS_HASH UINT64_C(0x50e7000000000003)
+#define PG_KERNELS_HASH UINT64_C(0x50e7000000000004)
 
 #endif

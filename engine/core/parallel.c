@@ -187,6 +187,19 @@ int pg_parallel_threads(void)
     return here.budget > 0 && here.budget < n ? here.budget : n;
 }
 
+int64_t pg_parallel_grain_limit(void)
+{
+    static _Atomic int64_t limit;
+    int64_t known = atomic_load_explicit(&limit, memory_order_relaxed);
+    if (known == 0) {
+        const char *wish = getenv("PERIGEE_GRAIN");
+        known = wish ? strtoll(wish, NULL, 10) : 0;
+        if (known < 1) known = INT64_MAX;
+        atomic_store_explicit(&limit, known, memory_order_relaxed);
+    }
+    return known;
+}
+
 void pg_parallel_budget(int threads) { here.budget = threads < 1 ? 1 : threads; }
 
 /* Waits for the workers inside a closed gate. */
@@ -207,6 +220,7 @@ void pg_parallel(int64_t n, int64_t grain, pg_body body, void *arg)
 {
     if (n <= 0) return;
     if (grain < 1) grain = 1;
+    if (grain > pg_parallel_grain_limit()) grain = pg_parallel_grain_limit();
     int threads = n <= grain ? 1 : pg_parallel_threads();
     if (threads == 1 || atomic_flag_test_and_set_explicit(&pool.taken, memory_order_acquire)) {
         body(arg, 0, n, 0);

@@ -10,6 +10,9 @@
 void pg_parallel(int64_t n, int64_t grain, pg_body body, void *arg);
 /* How many workers pg_parallel may use from this thread now. */
 int pg_parallel_threads(void);
+/* No grain is taken as larger than this: INT64_MAX, or PERIGEE_GRAIN, with which tests make small tensors use every thread. Read at
+ * the first call. */
+int64_t pg_parallel_grain_limit(void);
 /* This thread's budget: loader threads have one. */
 void pg_parallel_budget(int threads);
 

@@ -169,6 +169,7 @@ static void begin(const pg_device *d, pg_context *context)
     here.bad_index[0] = here.bad_index[1] = here.bad_index[2] = 0;
     context->stream = (void *)(intptr_t)here.n;
     context->threads = pg_parallel_threads();
+    context->grain_limit = pg_parallel_grain_limit();
     context->bad_index = here.bad_index;
     context->parallel = split;
     context->scratch = scratch;

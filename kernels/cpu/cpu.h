@@ -11,7 +11,7 @@
 
 /* Splits [0, n) over the context's workers. */
 static inline void parallel(const pg_context *c, int64_t n, int64_t grain, pg_body body, void *arg) {
-    if (c->threads == 1 || n <= grain) body(arg, 0, n, 0);
+    if (c->threads == 1 || n <= (grain < c->grain_limit ? grain : c->grain_limit)) body(arg, 0, n, 0);
     else c->parallel(c, n, grain, body, arg);
 }
 
