@@ -328,13 +328,12 @@ int op_addmm(pg_tensor *out, const pg_tensor *input, const pg_tensor *mat1, cons
     if (status >= 0 && !pg_is_float(mat1->impl->dtype) && (alpha->kind == PG_NUMBER_FLOAT || beta->kind == PG_NUMBER_FLOAT))
         status = pg_fail("for integral tensors, alpha and beta must be integers");
     if (status < 0) return status;
-    int64_t shape[PG_DIMS_MAX] = {mat1->impl->shape[0], mat2->impl->shape[1]};
-    int ndim = 2;
-    status = pg_broadcast(shape, &ndim, input->impl->shape, input->impl->ndim);
-    if (status >= 0 && (ndim != 2 || shape[0] != mat1->impl->shape[0] || shape[1] != mat2->impl->shape[1]))
-        status = pg_fail("input of shape %s does not expand to [%lld, %lld]", pg_text(input), (long long)mat1->impl->shape[0],
-                         (long long)mat2->impl->shape[1]);
-    if (status < 0) return status;
+    const int64_t want[2] = {mat1->impl->shape[0], mat2->impl->shape[1]};
+    const pg_impl *x = input->impl;
+    bool expands = x->ndim <= 2;
+    for (int i = 0; i < x->ndim && expands; i++) expands = x->shape[i] == 1 || x->shape[i] == want[2 - x->ndim + i];
+    if (!expands)
+        return pg_fail("input of shape %s does not expand to %s", pg_text(input), pg_shape_text((char[PG_TEXT]){0}, want, 2));
     const addmm_args args = {*beta, *alpha};
     const extras e = {.alpha = value_of(alpha), .beta = value_of(beta), .start = value_of(beta) != 0 ? input : NULL};
     status = product(out, mat1, false, mat2, false, &e);

@@ -350,7 +350,8 @@ samples.pg_scaled_dot_product_attention = {
     { real(2, 2, 3, 2), real(2, 2, 4, 2), real(2, 2, 4, 3) },
     with(function(op, q, k, v) return op(q, k, v, { is_causal = true, scale = 0.7 }) end,
         strided(1, 2, 3, 2), strided(1, 2, 3, 2), strided(1, 2, 3, 2)),
-    with(function(op, q, k, v, mask) return op(q, k, v, mask) end, real(2, 3, 2), real(2, 4, 2), real(2, 4, 2), real(3, 4)),
+    with(function(op, q, k, v, mask) return op(q, k, v, mask) end, real(2, 3, 2), real(2, 4, 2), real(2, 4, 2),
+        real(3, 4)),
     with(function(op, q, k, v)
         return op(q, k, v, pg.bool { { true, false, true }, { true, true, false } })
     end, real(2, 2), real(3, 2), real(3, 2)),
@@ -387,7 +388,8 @@ samples.pg_mse_loss = {
 }
 samples.pg_l1_loss = {
     { samples.positive(2, 3), samples.within(-2, -1, 2, 3) },
-    with(function(op, x, y) return op(x, y, { reduction = "sum" }) end, samples.positive(2, 3), samples.within(-2, -1, 2, 3)),
+    with(function(op, x, y) return op(x, y, { reduction = "sum" }) end, samples.positive(2, 3),
+        samples.within(-2, -1, 2, 3)),
 }
 
 -- ---- reductions ----
