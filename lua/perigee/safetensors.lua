@@ -67,6 +67,11 @@ function safetensors.save(path, tensors, metadata)
     if type(tensors) ~= "table" then
         errors.fail("safetensors.save: expected a table of Tensors by name, got %s", wrapper.describe(tensors))
     end
+    local function check_text(text)
+        if text:find("\0", 1, true) then
+            errors.fail("safetensors.save: a NUL in %q: names and metadata have none", text)
+        end
+    end
     local names = {}
     for name, t in pairs(tensors) do
         if type(name) ~= "string" then
@@ -75,6 +80,7 @@ function safetensors.save(path, tensors, metadata)
         if not ffi.istype(T, t) then
             errors.fail("safetensors.save: '%s': expected a Tensor, got %s", name, wrapper.describe(t))
         end
+        check_text(name)
         names[#names + 1] = name
     end
     table.sort(names)
@@ -84,6 +90,8 @@ function safetensors.save(path, tensors, metadata)
             errors.fail("safetensors.save: metadata: expected strings, got %s = %s", wrapper.describe(key),
                 wrapper.describe(value))
         end
+        check_text(key)
+        check_text(value)
         keys[#keys + 1] = key
     end
     table.sort(keys)

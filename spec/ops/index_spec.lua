@@ -1,4 +1,5 @@
--- Elements chosen by tensors. Values and gradients against PyTorch are in spec/fixtures; x[...]'s syntax is in spec/indexing_spec.
+-- Elements chosen by tensors. Values and gradients against PyTorch are in spec/fixtures; x[...]'s syntax is in
+-- spec/indexing_spec.
 
 local pg = require "perigee"
 
@@ -51,7 +52,8 @@ describe("indices", function()
         refused("index 7 is out of range for a dimension of size 3", function() x[pg.int64 { 0, 7 }] = 1 end)
         refused("index 9 is out of range", function() x:index_add_(0, pg.int64 { 0, 9 }, pg.ones(2, 4)) end)
         refused("index -1 is out of range", function() return x:gather(1, pg.int64 { { -1 } }) end)
-        refused("index 4 is out of range for a dimension of size 4", function() return x:scatter(1, pg.int64 { { 4 } }, 1) end)
+        refused("index 4 is out of range for a dimension of size 4", function() return x:scatter(1,
+            pg.int64 { { 4 } }, 1) end)
         refused("index -1 is out of range", function() return x:index_select(0, pg.int64 { -1 }) end)
         refused("size 0", function() return pg.zeros(0, 2)[pg.int64 { 0 }] end)
         assert.equal(0, x:abs():sum():item())
@@ -76,7 +78,8 @@ describe("indices", function()
         assert.same({ 1, 2, 3 }, x:t()[mask:t()]:sort():totable())
         assert.same({ { 0, 1, 2 } }, x[pg.bool { true, false }]:totable())
         assert.same({ { 1 }, { 4 } }, x[{ {}, pg.bool { false, true, false } }]:totable())
-        refused("the shape of the mask [3] at dimension 0 does not match", function() return x[pg.bool { true, true, true }] end)
+        refused("the shape of the mask [3] at dimension 0 does not match", function() return x[pg.bool { true, true,
+            true }] end)
         x[mask] = -1
         assert.same({ { 0, -1, -1 }, { -1, 4, 5 } }, x:totable())
     end)

@@ -67,7 +67,8 @@ describe("repetition and order", function()
     it("give copies, even where nothing changes", function()
         local x = pg.arange(3)
         for name, y in pairs {
-            repeat_ = x:repeat_(1), tile = x:tile(1), roll = x:roll(3), flip = x:flip({}), interleave = x:repeat_interleave(1),
+            repeat_ = x:repeat_(1), tile = x:tile(1), roll = x:roll(3), flip = x:flip({}),
+            interleave = x:repeat_interleave(1),
             tril = x:view(1, 3):tril(5), rolled = x:roll(0, 0),
         } do
             assert.is_false(y:same_storage(x), name)

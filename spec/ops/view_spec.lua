@@ -1,5 +1,5 @@
--- Views: what they share, what may be written through them, what they refuse. Values and gradients against PyTorch are in
--- spec/fixtures, gradients against differences in spec/gradcheck.
+-- Views: what they share, what may be written through them, what they refuse. Values and gradients against PyTorch are
+-- in spec/fixtures.
 
 local pg = require "perigee"
 
@@ -15,11 +15,14 @@ describe("views", function()
     it("share memory and version with their input", function()
         local x = matrix()
         local views = {
-            view = x:view(4, 3), reshape = x:reshape(2, 6), transpose = x:transpose(0, 1), t = x:t(), permute = x:permute(1, 0),
-            expand = x:expand(2, 3, 4), broadcast_to = x:broadcast_to({ 2, 3, 4 }), squeeze = x:squeeze(),
-            unsqueeze = x:unsqueeze(1), flatten = x:flatten(), unflatten = x:unflatten(1, { 2, 2 }), narrow = x:narrow(0, 0, 2),
+            view = x:view(4, 3), reshape = x:reshape(2, 6), transpose = x:transpose(0, 1), t = x:t(),
+            permute = x:permute(1, 0), expand = x:expand(2, 3, 4), broadcast_to = x:broadcast_to({ 2, 3, 4 }),
+            squeeze = x:squeeze(),
+            unsqueeze = x:unsqueeze(1), flatten = x:flatten(), unflatten = x:unflatten(1, { 2, 2 }),
+            narrow = x:narrow(0, 0, 2),
             select = x:select(0, 0), split = x:split(2)[1], chunk = x:chunk(2)[1], unbind = x:unbind()[1],
-            diagonal = x:diagonal(), as_strided = x:as_strided({ 2, 2 }, { 1, 1 }), slice = x[{ { 0, 2 } }], all = x[{}],
+            diagonal = x:diagonal(), as_strided = x:as_strided({ 2, 2 }, { 1, 1 }), slice = x[{ { 0, 2 } }],
+            all = x[{}],
             movedim = x:movedim(0, 1), swapaxes = x:swapaxes(0, 1), bits = x:view(pg.int32),
         }
         for name, v in pairs(views) do
