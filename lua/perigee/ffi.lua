@@ -80,7 +80,7 @@ end
 local host = package.loaded["perigee.host"]
 if host then host.interrupt(tonumber(ffi.cast("uintptr_t", ffi.cast("void *", C.pg_interrupt)))) end
 
-local rows = optable.parse(header, header_path)
+local rows, mark = optable.index(header, header_path)
 
 return {
     C = C,
@@ -89,4 +89,5 @@ return {
     library = found[1],
     folder = here,
     rows = rows,
+    mark = mark,
 }

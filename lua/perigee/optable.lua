@@ -485,6 +485,100 @@ local function ambiguous(a, b)
     return false
 end
 
+-- Goes through the table's comments and prototypes; calls each(entry) for every row. An entry has name, from and to
+-- (the comment's text), prototype (nil behind an alias), section, line.
+local function scan(text, file, each)
+    local section = ""
+    local marker = text:find("the op table =", 1, true)
+    if not marker then error(file .. ": the line that starts the op table is missing", 0) end
+    local position = select(2, text:find("*/", marker, true)) + 1
+    local line, counted = 1, 1
+    while true do
+        local start = text:find("%S", position)
+        if not start then break end
+        local newline = text:find("\n", counted, true)
+        while newline and newline < start do
+            line, counted = line + 1, newline + 1
+            newline = text:find("\n", counted, true)
+        end
+        local function fail(format, ...)
+            error(("%s:%d: %s"):format(file, line, format:format(...)), 0)
+        end
+        if text:sub(start, start + 1) ~= "/*" then
+            fail("expected a comment with a signature, got '%s'", text:match("[^\n]*", start))
+        end
+        local finish = text:find("*/", start + 2, true)
+        if not finish then fail("a comment without end") end
+        position = finish + 2
+        local name = text:match("^%s*([%a_][%w_%.]*)%(", start + 2)
+        if not name then
+            section = text:sub(start + 2, finish - 1):match("^%s*%-%-%-%-%s*(.-)%s*%-%-%-%-%s*$") or section
+        else
+            local entry = { name = name, from = start + 2, to = finish - 1, section = section, line = line }
+            local from, to = text:find("^%s*int [^;]-;", position)
+            if from then
+                entry.prototype = squeeze(text:sub(from, to))
+                position = to + 1
+            end
+            each(entry)
+        end
+    end
+end
+
+-- The fields that come from the comment, the prototype and the place.
+local function fill(row, entry, text, fail)
+    for key, value in pairs(parse_row(text:sub(entry.from, entry.to), fail)) do rawset(row, key, value) end
+    row.line, row.section = entry.line, entry.section
+    if row.attrs.same_as then
+        if entry.prototype then fail("what is the same as %s has no prototype of its own", row.attrs.same_as) end
+        row.symbol, row.alias = row.attrs.same_as, true
+    else
+        local symbol = entry.prototype and entry.prototype:match("^int (pg_[%w_]+)%s*%(")
+        if not symbol then
+            fail("a prototype 'int pg_...(...);' must follow, got '%s'", tostring(entry.prototype))
+        end
+        row.symbol = symbol
+    end
+end
+
+-- What a row takes over from the row that it names.
+local function link(row, by_symbol, fail)
+    if row.alias then
+        local target = by_symbol[row.symbol]
+        if not target then fail("same as %s, which is not declared", row.symbol) end
+        row.target = target
+        if optable.prototype(row) ~= optable.prototype(target) then
+            fail("same as %s, but the parameters differ:\n%s", row.symbol, optable.prototype(target))
+        end
+        for _, key in ipairs { "grad", "grad2", "differentiable", "view", "random", "sync", "autocast", "out" } do
+            row.attrs[key] = target.attrs[key]
+        end
+    end
+    if row.attrs.inplace_of and not row.attrs.inplace_own then
+        local base = by_symbol[row.attrs.inplace_of]
+        if not base then fail("in place of %s, which is not declared", row.attrs.inplace_of) end
+        row.base = base
+        if #base.results ~= 1 or base.results[1].kind ~= "tensor" then
+            fail("in place of %s, which does not give one Tensor", base.symbol)
+        end
+        if not row.returns_self then fail("an in-place twin gives back self") end
+        local mine, theirs = optable.c_params(row), optable.c_params(base)
+        for k = 1, math.max(#mine, #theirs - 1) do
+            local a, b = mine[k], theirs[k + 1]
+            if not a or not b or (k > 1 and a[1] ~= b[1]) or a[2] ~= b[2] then
+                fail("the parameters differ from those of %s", base.symbol)
+            end
+        end
+        if row.doc == "" then row.doc = "In place of " .. base.short .. "." end
+    end
+end
+
+local function failing(file, entry)
+    return function(format, ...)
+        error(("%s:%d: %s: %s"):format(file, entry.line, entry.name, format:format(...)), 0)
+    end
+end
+
 --- Reads the header's text.
 --- Returns the rows in order; raises a message with the line where the text breaks the grammar.
 ---@param text string
@@ -493,92 +587,78 @@ end
 ---@return Row[] rows
 function optable.parse(text, file, check)
     file = file or "perigee_api.h"
-    local rows, by_symbol, section = {}, {}, ""
-    local marker = text:find("the op table =", 1, true)
-    if not marker then error(file .. ": the line that starts the op table is missing", 0) end
-    local position = select(2, text:find("*/", marker, true)) + 1
-    local line, counted = 1, 1
-    local function line_at(where)
-        local _, n = text:sub(counted, where - 1):gsub("\n", "")
-        line, counted = line + n, where
-        return line
-    end
-    while true do
-        local start = text:find("%S", position)
-        if not start then break end
-        local here = line_at(start)
-        local name
-        local function fail(format, ...)
-            error(("%s:%d: %s%s"):format(file, here, name and name .. ": " or "", format:format(...)), 0)
-        end
-        if text:sub(start, start + 1) ~= "/*" then
-            fail("expected a comment with a signature, got '%s'", text:match("[^\n]*", start))
-        end
-        local finish = text:find("*/", start + 2, true)
-        if not finish then fail("a comment without end") end
-        local comment = text:sub(start + 2, finish - 1)
-        position = finish + 2
-        name = comment:match("^%s*([%a_][%w_%.]*)%(")
-        if not name then
-            section = comment:match("^%s*%-%-%-%-%s*(.-)%s*%-%-%-%-%s*$") or section
-        else
-            local row = parse_row(comment, fail)
-            row.line, row.section = here, section
-            if row.attrs.same_as then
-                row.symbol = row.attrs.same_as
-                row.alias = true
-            else
-                local from, to = text:find("^%s*[^;]-;", position)
-                local written = from and squeeze(text:sub(from, to))
-                local symbol = written and written:match("^int (pg_[%w_]+)%s*%(")
-                if not symbol then fail("a prototype 'int pg_...(...);' must follow, got '%s'", tostring(written)) end
-                position = to + 1
-                row.symbol = symbol
-                if by_symbol[symbol] then fail("%s is declared twice", symbol) end
-                by_symbol[symbol] = row
-                if check and written ~= squeeze(optable.prototype(row)) then
-                    fail("the prototype does not follow from the signature; expected\n%s", optable.prototype(row))
-                end
-            end
-            rows[#rows + 1] = row
-            row.index = #rows
-        end
-    end
-    for _, row in ipairs(rows) do
-        local function fail(format, ...)
-            error(("%s:%d: %s: %s"):format(file, row.line, row.name, format:format(...)), 0)
-        end
-        if row.alias then
-            local target = by_symbol[row.symbol]
-            if not target then fail("same as %s, which is not declared", row.symbol) end
-            row.target = target
-            if optable.prototype(row) ~= optable.prototype(target) then
-                fail("same as %s, but the parameters differ:\n%s", row.symbol, optable.prototype(target))
-            end
-            for _, key in ipairs { "grad", "grad2", "differentiable", "view", "random", "sync", "autocast", "out" } do
-                row.attrs[key] = target.attrs[key]
+    local rows, by_symbol = {}, {}
+    scan(text, file, function(entry)
+        local row, fail = { index = #rows + 1 }, failing(file, entry)
+        fill(row, entry, text, fail)
+        if not row.alias then
+            if by_symbol[row.symbol] then fail("%s is declared twice", row.symbol) end
+            by_symbol[row.symbol] = row
+            if check and entry.prototype ~= squeeze(optable.prototype(row)) then
+                fail("the prototype does not follow from the signature; expected\n%s", optable.prototype(row))
             end
         end
-        if row.attrs.inplace_of and not row.attrs.inplace_own then
-            local base = by_symbol[row.attrs.inplace_of]
-            if not base then fail("in place of %s, which is not declared", row.attrs.inplace_of) end
-            row.base = base
-            if #base.results ~= 1 or base.results[1].kind ~= "tensor" then
-                fail("in place of %s, which does not give one Tensor", base.symbol)
-            end
-            if not row.returns_self then fail("an in-place twin gives back self") end
-            local mine, theirs = optable.c_params(row), optable.c_params(base)
-            for k = 1, math.max(#mine, #theirs - 1) do
-                local a, b = mine[k], theirs[k + 1]
-                if not a or not b or (k > 1 and a[1] ~= b[1]) or a[2] ~= b[2] then
-                    fail("the parameters differ from those of %s", base.symbol)
-                end
-            end
-            if row.doc == "" then row.doc = "In place of " .. base.short .. "." end
-        end
-    end
+        rows[row.index] = row
+    end)
+    for _, row in ipairs(rows) do link(row, by_symbol, failing(file, row)) end
     if check then optable.check_overloads(rows, file) end
     return rows
+end
+
+local LAZY = {
+    params = true, results = true, returns_self = true, attrs = true, doc = true, signature = true, symbol = true,
+    alias = true, target = true, base = true, section = true, line = true, namespace = true, short = true,
+}
+
+--- The same rows, each parsed when one of its fields is first asked for: 300 rows read in full are 1 MB of Lua objects,
+--- which every garbage collection marks. Until then a row has its name and index.
+---@param text string
+---@param file string? for messages
+---@return Row[] rows
+---@return fun(row: Row, attribute: string): string|boolean mark the attribute's word ("method repeat": "repeat"), true
+---where it has none, false where the row lacks it; without parsing the row
+function optable.index(text, file)
+    file = file or "perigee_api.h"
+    local rows, by_symbol = {}, {}
+    local from, to, lines, sections, symbols = {}, {}, {}, {}, {}
+    local metatable = {}
+
+    function metatable.__index(row, key)
+        if not LAZY[key] or rawget(row, "attrs") then return nil end
+        local index = row.index
+        local entry = {
+            name = row.name, from = from[index], to = to[index], line = lines[index], section = sections[index],
+            prototype = symbols[index] and "int " .. symbols[index] .. "(",
+        }
+        local fail = failing(file, entry)
+        fill(row, entry, text, fail)
+        link(row, by_symbol, fail)
+        return rawget(row, key)
+    end
+
+    scan(text, file, function(entry)
+        local index = #rows + 1
+        local row = setmetatable({ name = entry.name, index = index }, metatable)
+        rows[index] = row
+        from[index], to[index], lines[index], sections[index] = entry.from, entry.to, entry.line, entry.section
+        local symbol = entry.prototype and entry.prototype:match("^int (pg_[%w_]+)") or false
+        symbols[index] = symbol
+        if symbol then by_symbol[symbol] = row end
+    end)
+
+    local function mark(row, attribute)
+        -- From "->" on: the result, then the attributes.
+        local after = select(2, text:find("->%s*", from[row.index]))
+        local tail = text:sub(after + 1, math.min(to[row.index], after + 400)):gsub("\n %*", " ")
+        local marks = tail:match("^%b()%s*(%b[])") or tail:match("^%a+%[%]%s*(%b[])") or tail:match("^%a+%s*(%b[])")
+            or ""
+        for word in marks:sub(2, -2):gmatch("[^,]+") do
+            local name, value = word:match("^%s*(%S+)%s*(.-)%s*$")
+            if name == attribute then return value == "" and true or value end
+        end
+        return false
+    end
+    return rows, mark
 end
 
 --- Raises where a call could mean two rows of one name.

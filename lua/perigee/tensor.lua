@@ -423,8 +423,7 @@ local function is_operand(value)
     return type(value) == "number" or (type(value) == "cdata" and not istype(T, value))
 end
 
-local function make_operator(row)
-    local op = row.attrs.operator
+local function make_operator(row, op)
     local f
     local function get()
         f = wrapper.get(row.name)
@@ -435,12 +434,11 @@ local function make_operator(row)
             return (f or get())(a)
         end
     end
-    local takes_number_first = row.params[1].kind == "tensor_number"
     local function reversed(a, b)
         if not is_operand(a) then
             errors.fail("%s: expected a Tensor or a number on the left, got %s", row.short, wrapper.describe(a))
         end
-        if takes_number_first then return (f or get())(a, b) end
+        if row.params[1].kind == "tensor_number" then return (f or get())(a, b) end
         if COMMUTES[op] then return (f or get())(b, a) end
         return (f or get())(scalar_beside(a, b), b)
     end
@@ -454,10 +452,11 @@ local function make_operator(row)
 end
 
 for _, row in ipairs(core.rows) do
-    if row.attrs.operator then
-        local name = METAMETHODS[row.attrs.operator]
-        if Tensor[name] then error("two rows claim the operator " .. row.attrs.operator) end
-        Tensor[name] = make_operator(row)
+    local operator = core.mark(row, "operator")
+    if operator then
+        local name = METAMETHODS[operator]
+        if Tensor[name] then error("two rows claim the operator " .. operator) end
+        Tensor[name] = make_operator(row, operator)
     end
 end
 

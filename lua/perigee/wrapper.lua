@@ -905,15 +905,17 @@ end
 local by_name, by_method, internal = {}, {}, {}
 local spaces = {}      -- namespace -> list of short names
 for _, row in ipairs(core.rows) do
-    local where = row.attrs.internal and internal or by_name
+    local is_internal, method = core.mark(row, "internal"), core.mark(row, "method")
+    local where = is_internal and internal or by_name
     where[row.name] = where[row.name] or {}
     table.insert(where[row.name], row)
-    if not row.attrs.internal and #where[row.name] == 1 then
-        spaces[row.namespace] = spaces[row.namespace] or {}
-        table.insert(spaces[row.namespace], row.short)
+    if not is_internal and #where[row.name] == 1 then
+        local space, short = row.name:match("^(.-)%.?([^.]+)$")
+        spaces[space] = spaces[space] or {}
+        table.insert(spaces[space], short)
     end
-    if row.attrs.method and not row.attrs.internal then
-        local name = row.attrs.method == true and row.short or row.attrs.method
+    if method and not is_internal then
+        local name = method == true and row.name:match("([^.]+)$") or method
         by_method[name] = by_method[name] or {}
         table.insert(by_method[name], row)
     end
