@@ -265,10 +265,12 @@ describe("optimizers", function()
         for _ = 1, 20 do
             step()
         end
+        pg.collect()
         local before = pg.memory_stats().live_tensors
         for _ = 1, 200 do
             step()
         end
+        pg.collect()
         assert.equal(before, pg.memory_stats().live_tensors)
     end)
 
