@@ -133,7 +133,7 @@ function tensor.methods.register_hook(t, f)
     if type(f) ~= "function" then errors.fail("register_hook: expected a function, got %s", wrapper.describe(f)) end
     memory.check(C.pg_hook_id(id_slot, t))
     local id = id_slot[0]
-    local list = hooks[id] or {}
+    local list = hooks[id] or { is_leaf = t.is_leaf }
     hooks[id] = list
     local hook = setmetatable({ id = id, f = f }, Hook)
     list[#list + 1] = hook
@@ -209,15 +209,28 @@ local function run_custom(run, id, n_outputs, n_inputs)
     end
 end
 
-local function drive(run, create_graph)
+-- A hook that holds its own tensor keeps it alive, and the tensor keeps the hook: a cycle that no collector sees. It ends
+-- here: a graph that is not retained runs once, so the hooks of its inner tensors have run for the last time.
+local function forget(ran)
+    for _, id in ipairs(ran) do
+        if hooks[id] and not hooks[id].is_leaf then hooks[id] = nil end
+    end
+end
+
+local function drive(run, retain_graph, create_graph)
+    local ran = {}
     while true do
         local s = C.pg_backward_next(run, step)
         if s ~= 0 then memory.check(s) end
         local kind = step.kind
-        if kind == C.PG_STEP_DONE then return end
+        if kind == C.PG_STEP_DONE then
+            if not retain_graph then forget(ran) end
+            return
+        end
         local hook, custom, n_outputs, n_inputs = step.hook, step.custom, step.n_outputs, step.n_inputs
         local mode = create_graph and autograd.enable_grad or autograd.no_grad
         if kind == C.PG_STEP_HOOK then
+            ran[#ran + 1] = hook
             mode(run_hooks, run, hook)
         else
             mode(run_custom, run, custom, n_outputs, n_inputs)
@@ -286,7 +299,7 @@ local function run_backward(where, roots, grads, inputs, retain_graph, create_gr
     local run = ffi.new("pg_backward_run *[1]")
     memory.check(C.pg_backward_begin(run, c_roots, n_roots, c_grads, n_grads or 0, c_inputs, n_inputs or 0,
         retain_graph, create_graph, allow_unused))
-    return finish(run[0], n_inputs, pcall(drive, run[0], create_graph))
+    return finish(run[0], n_inputs, pcall(drive, run[0], retain_graph, create_graph))
 end
 
 local function boolean(where, name, value, default)
