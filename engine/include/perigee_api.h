@@ -1097,6 +1097,12 @@ int pg_mse_loss(pg_tensor *out, const pg_tensor *input, const pg_tensor *target,
 /* nn.functional.l1_loss(input: Tensor, target: Tensor, *, reduction: 'none'|'mean'|'sum' = 'mean') -> Tensor   [grad2]
  * |input - target|. PyTorch's l1_loss. */
 int pg_l1_loss(pg_tensor *out, const pg_tensor *input, const pg_tensor *target, int reduction);
+/* nn.functional.binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tensor? = nil, *,
+ *   reduction: 'none'|'mean'|'sum' = 'mean', pos_weight: Tensor? = nil) -> Tensor   [grad2, autocast f32]
+ * -(pos_weight t log sigmoid(x) + (1 - t) log(1 - sigmoid(x))) * weight; target has input's shape, the weights broadcast.
+ * PyTorch's binary_cross_entropy_with_logits. */
+int pg_binary_cross_entropy_with_logits(pg_tensor *out, const pg_tensor *input, const pg_tensor *target, const pg_tensor *weight,
+                                        int reduction, const pg_tensor *pos_weight);
 
 /* ---- optimizers (called by the library's optim and nn.utils) ---- */
 

@@ -300,3 +300,19 @@ int op_l1_loss(pg_tensor *out, const pg_tensor *input, const pg_tensor *target, 
     pg_pool_begin(&p);
     return pg_pool_return(&p, out, pg_reduced(&p, x_abs(&p, x_minus(&p, input, target)), reduction));
 }
+
+/* pos_weight t softplus(-x) + (1 - t) softplus(x): sums of what is positive, so that nothing cancels. The threshold of 80 is where
+ * softplus(x) is x in double. */
+int op_binary_cross_entropy_with_logits(pg_tensor *out, const pg_tensor *input, const pg_tensor *target, const pg_tensor *weight,
+                                        int reduction, const pg_tensor *pos_weight) {
+    if (!pg_same_shape(input, target))
+        return pg_fail("target size (%s) must be the same as input size (%s)", pg_text(target), pg_text(input));
+    pg_pool pool, *p = &pool;
+    pg_pool_begin(p);
+    const pg_tensor *yes = x_times(p, target, x_softplus(p, x_scaled(p, input, -1), 1, 80));
+    const pg_tensor *no = x_times(p, x_shifted(p, x_scaled(p, target, -1), 1), x_softplus(p, input, 1, 80));
+    if (pos_weight) yes = x_times(p, yes, pos_weight);
+    const pg_tensor *loss = x_plus(p, yes, no);
+    if (weight) loss = x_times(p, loss, weight);
+    return pg_pool_return(p, out, pg_reduced(p, loss, reduction));
+}

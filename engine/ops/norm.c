@@ -22,7 +22,7 @@ static int layer_norm_backward(pg_backward *b) {
     if (!b->needs[0] && !b->needs[1]) return p->status;
     const pg_tensor *x = pg_saved(b, PG_IN(0));
     const pg_tensor *centred = x_minus(p, x, MEAN(x));
-    const pg_tensor *rstd = x_exp(p, x_scaled(p, x_log(p, x_shifted(p, MEAN(x_times(p, centred, centred)), a->eps)), -0.5));
+    const pg_tensor *rstd = x_rsqrt(p, x_shifted(p, MEAN(x_times(p, centred, centred)), a->eps));
     const pg_tensor *z = x_times(p, centred, rstd);
     if (b->needs[1]) b->input[1] = x_times(p, g, z);
     if (b->needs[0]) {

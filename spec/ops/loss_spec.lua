@@ -148,3 +148,40 @@ describe("losses of differences", function()
         refuses("mse_loss: shapes do not broadcast: [3] and [2]", function() F.mse_loss(a, pg.tensor { 1, 2 }) end)
     end)
 end)
+
+describe("binary_cross_entropy_with_logits", function()
+    local x, t = pg.tensor({ -3, 0.5, 40 }, { dtype = pg.float64 }), pg.tensor({ 0, 1, 0.25 }, { dtype = pg.float64 })
+
+    -- -(p t log s(x) + (1 - t) log(1 - s(x))) by the definition
+    local function of(logit, target, positive)
+        local s = 1 / (1 + math.exp(-logit))
+        local rest = target < 1 and (1 - target) * (logit > 30 and -logit or math.log(1 - s)) or 0
+        return -(positive * target * math.log(s) + rest)
+    end
+
+    it("is the cross entropy of a sigmoid", function()
+        local rows = pg.tensor({ of(-3, 0, 1), of(0.5, 1, 1), of(40, 0.25, 1) }, { dtype = pg.float64 })
+        close(F.binary_cross_entropy_with_logits(x, t, { reduction = "none" }), rows, 1e-12)
+        close(F.binary_cross_entropy_with_logits(x, t), rows:mean(), 1e-12)
+        local w, p = pg.tensor({ 1, 2, 3 }, { dtype = pg.float64 }), pg.tensor({ 3 }, { dtype = pg.float64 })
+        local weighted = pg.tensor({ of(-3, 0, 3), 2 * of(0.5, 1, 3), 3 * of(40, 0.25, 3) }, { dtype = pg.float64 })
+        close(F.binary_cross_entropy_with_logits(x, t, w, { pos_weight = p, reduction = "sum" }), weighted:sum(), 1e-12)
+    end)
+
+    it("neither overflows nor loses small values", function()
+        local far, each = pg.tensor { -200, 200 }, { reduction = "none" }
+        close(F.binary_cross_entropy_with_logits(far, pg.tensor { 1, 0 }, each), pg.tensor { 200, 200 }, 0)
+        close(F.binary_cross_entropy_with_logits(far, pg.tensor { 0, 1 }, each), pg.tensor { 0, 0 }, 0)
+        local small = F.binary_cross_entropy_with_logits(pg.tensor { -30 }, pg.tensor { 0 }):item()
+        assert.is_true(math.abs(small / math.exp(-30) - 1) < 1e-5)
+        local zero = pg.tensor({ 0, 0 }, { requires_grad = true })
+        F.binary_cross_entropy_with_logits(zero, pg.tensor { 1, 0 }, { reduction = "sum" }):backward()
+        assert.are.same({ -0.5, 0.5 }, zero.grad:totable())
+    end)
+
+    it("says what does not fit", function()
+        refuses("target size ([2]) must be the same as input size ([3])", function()
+            F.binary_cross_entropy_with_logits(x, t:narrow(0, 0, 2))
+        end)
+    end)
+end)

@@ -391,6 +391,12 @@ samples.pg_l1_loss = {
     with(function(op, x, y) return op(x, y, { reduction = "sum" }) end, samples.positive(2, 3),
         samples.within(-2, -1, 2, 3)),
 }
+samples.pg_binary_cross_entropy_with_logits = {
+    { real(2, 3), samples.within(0, 1, 2, 3) },
+    with(function(op, x, y)
+        return op(x, y, class_weights, { pos_weight = class_weights * 0.5, reduction = "sum" })
+    end, real(2, 3), samples.within(0, 1, 2, 3)),
+}
 
 -- ---- reductions ----
 
