@@ -40,6 +40,7 @@ static struct {
     void (*callback_sigcleanup)(void);
     void (*resize_terminal)(void);
     void (*prep_terminal)(int meta);
+    void (*deprep_terminal)(void);
     int (*forced_update_display)(void);
     void (*replace_line)(const char *text, int clear_undo);
     int *point;
@@ -96,6 +97,7 @@ static int bind(void *library, const char *name)
     find_function(library, "rl_callback_sigcleanup", &editor.callback_sigcleanup);
     find_function(library, "rl_resize_terminal", &editor.resize_terminal);
     find_function(library, "rl_prep_terminal", &editor.prep_terminal);
+    find_function(library, "rl_deprep_terminal", &editor.deprep_terminal);
     find_function(library, "rl_forced_update_display", &editor.forced_update_display);
     find_function(library, "rl_replace_line", &editor.replace_line);
     set_string(library, "rl_readline_name", "perigee");
@@ -282,8 +284,10 @@ static line_result read_edited(const char *prompt)
             editor.read_char();
         } else if (continued) {
             continued = 0;
-            if (editor.prep_terminal)
+            if (editor.prep_terminal && editor.deprep_terminal) {
+                editor.deprep_terminal();       /* the shell has set the terminal up for itself meanwhile */
                 editor.prep_terminal(1);
+            }
             if (editor.forced_update_display)
                 editor.forced_update_display();
         } else if (errno == EINTR && editor.resize_terminal) {
