@@ -17,7 +17,7 @@ local config = train.config {
     { "data", "data/mnist", "folder of the idx files" },
     { "epochs", 3, "passes over the training set" },
     { "batch_size", 64, "images a step" },
-    { "learning_rate", 1e-3, "of Adam" },
+    { "learning_rate", 3e-3, "of Adam; it falls to 0 along a cosine" },
     { "hidden", 256, "width of the hidden layer" },
     { "seed", 42, "of weights and order" },
     { "device", "cpu", "where to train" },
@@ -55,11 +55,14 @@ local loader = data.DataLoader(data.TensorDataset(images, labels), {
     batch_size = settings.batch_size, shuffle = true, seed = settings.seed,
 })
 
+local scheduler = pg.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.epochs * loader:len())
+
 local function step(x, y)
     local loss = F.cross_entropy(model(x:to(settings.device)), y:to(settings.device))
     optimizer:zero_grad()
     loss:backward()
     optimizer:step()
+    scheduler:step()
     return loss:item()
 end
 
