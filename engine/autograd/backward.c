@@ -408,7 +408,7 @@ static int run_rule(pg_backward_run *r) {
     pg_pool_note(&pool, status);
     pg_pool_end(&pool);
     free(block);
-    if (!r->retain && status >= 0) pg_node_free_saved(n);
+    if (!r->retain && status >= 0) pg_node_spend(n);
     return status;
 }
 
@@ -460,7 +460,7 @@ static int take_custom(pg_backward_run *r) {
     }
     pg_grad_set(before);
     free_given(r);
-    if (!r->retain && status >= 0) pg_node_free_saved(n);
+    if (!r->retain && status >= 0) pg_node_spend(n);
     return status;
 }
 
@@ -500,6 +500,7 @@ int pg_backward_next(pg_backward_run *r, pg_backward_step *step) {
             table_remove(r, key_of(r->now));
             r->watch = r->now->node ? r->now->node->watches : NULL;
             r->phase = PHASE_HOOKS;
+            if (r->now->node && leads_on(r, r->now->node) && (status = pg_node_check(r->now->node)) < 0) break;
         }
         if (r->phase == PHASE_HOOKS) {
             if ((r->now->leaf ? r->now->leaf->hook_id != 0 : r->watch != NULL) && ask_hook(r, step)) break;

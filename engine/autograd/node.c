@@ -75,9 +75,15 @@ static void save_release(pg_save *s) {
     s->tensor = NULL;
 }
 
-void pg_node_free_saved(pg_node *n) {
+void pg_node_spend(pg_node *n) {
+    if (n->n_saved > 0) n->freed = true;
     for (int i = 0; i < n->n_saved; i++) save_release(&n->saved[i]);
-    n->freed = true;
+    for (pg_watch *w = n->watches; w; w = w->next) {
+        if (w->hook_id == 0) continue;
+        pg_dead_id(w->hook_id);
+        w->hook_id = 0;
+        n->freed = true;
+    }
 }
 
 static void node_dispose(pg_node *n) {
@@ -251,10 +257,14 @@ int pg_record(const pg_rule *rule, int n_outputs, pg_tensor *const *outputs, int
 
 /* ---- what rules ask ---- */
 
+int pg_node_check(const pg_node *n) {
+    if (!n->freed) return PG_OK;
+    return pg_fail("trying to run backward a second time through %s, whose saved tensors (or hooks) have been freed: give "
+                   "retain_graph = true the first time", pg_node_name(n));
+}
+
 int pg_node_unpack(pg_tensor *out, pg_node *n, const pg_save *s) {
-    if (!s->tensor)
-        return pg_fail("trying to run backward a second time through %s, whose saved tensors have been freed: give "
-                       "retain_graph = true the first time", pg_node_name(n));
+    if (!s->tensor) return pg_node_check(n);
     if (pg_version_of(s->tensor) != s->version)
         return pg_fail("one of the tensors needed for the gradient of '%s' has been modified by an in-place operation: %s of "
                        "shape %s is at version %u, expected version %u", n->custom_name ? n->custom_name : n->rule->name,

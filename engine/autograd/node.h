@@ -38,7 +38,7 @@ typedef struct pg_watch {       /* hooks and kept gradients of an output */
 struct pg_node {
     atomic_int refs;
     int32_t n_inputs, n_outputs, n_saved;
-    bool freed;                 /* what was saved is gone: a second backward run is an error */
+    bool freed;                 /* what was saved, or hooks, are gone: a second backward run is an error */
     uint64_t sequence;
     const pg_rule *rule;
     double custom_id;           /* a custom function's, else 0 */
@@ -59,10 +59,13 @@ int pg_node_make(pg_node **out, const pg_rule *rule, int n_outputs, pg_tensor *c
 int pg_node_save(pg_node *n, const pg_tensor *t, int which, bool is_output);
 /* Gives the outputs this node as history. */
 void pg_node_attach(pg_node *n, int n_outputs, pg_tensor *const *outputs);
-void pg_node_free_saved(pg_node *n);
+/* After a run that keeps no graph: what was saved goes, and so do hooks, whose closures may hold what came out of this node. */
+void pg_node_spend(pg_node *n);
 /* The edge that a gradient for t takes. References are added. */
 int pg_edge_of(pg_edge *e, const pg_tensor *t);
 void pg_edge_release(pg_edge *e);
+/* An error where the node is spent. */
+int pg_node_check(const pg_node *n);
 /* A saved tensor as a handle with its history, into out. */
 int pg_node_unpack(pg_tensor *out, pg_node *n, const pg_save *s);
 int pg_node_watch(pg_watch **out, pg_node *n, int nr);
