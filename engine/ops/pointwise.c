@@ -637,33 +637,54 @@ int op__where(pg_tensor *out, const pg_tensor *input, const pg_tensor *condition
 
 /* ---- clamp ---- */
 
-/* args: which bounds there are as numbers; inputs: input, min, max */
+/* args: which bounds there are, and those that are numbers; inputs: input, min, max */
 typedef struct bounds { bool has_min, has_max; pg_number min, max; } bounds;
 
+/* One comparison of a with a bound that is a tensor or a number. */
+#define AGAINST(OP, a, bound, number) x_##OP(p, a, bound, (bound) ? NULL : &(number))
+
+/* As PyTorch 2.15: at a bound that is a number the gradient is zero; at one that is a tensor the two share it. */
 static int clamp_backward(pg_backward *b) {
     const bounds *a = b->args;
     pg_pool *p = b->pool;
-    const pg_tensor *x = pg_saved(b, PG_IN(0)), *g = b->grad[0], *inside = NULL;
+    const pg_tensor *x = pg_saved(b, PG_IN(0)), *g = b->grad[0];
     const pg_tensor *min = a->has_min && a->min.kind < 0 ? pg_saved(b, PG_IN(1)) : NULL;
     const pg_tensor *max = a->has_max && a->max.kind < 0 ? pg_saved(b, PG_IN(2)) : NULL;
+    const pg_tensor *ordered = NULL;        /* min < max: where not, max is taken whatever x is */
+    if (a->has_min && a->has_max && (min || max))
+        ordered = min ? AGAINST(lt, min, max, a->max) : x_gt(p, max, NULL, &a->min);
+    const pg_tensor *half = min || max ? e_times(p, g, 0.5) : NULL;
     if (b->needs[0]) {
-        if (a->has_min) inside = x_ge(p, x, min, min ? NULL : &a->min);
+        const pg_tensor *inside = NULL, *at = NULL;
+        if (a->has_min) inside = AGAINST(gt, x, min, a->min);
         if (a->has_max) {
-            const pg_tensor *below = x_le(p, x, max, max ? NULL : &a->max);
+            const pg_tensor *below = AGAINST(lt, x, max, a->max);
             inside = inside ? x_logical_and(p, inside, below) : below;
         }
+        if (min) at = x_eq(p, x, min, NULL);
+        if (max) {
+            const pg_tensor *at_max = x_eq(p, x, max, NULL);
+            at = at ? x_logical_or(p, at, at_max) : at_max;
+        }
+        if (at && ordered) at = x_logical_and(p, at, ordered);
         b->input[0] = e_keep(p, inside, g);
+        if (at) b->input[0] = e_add(p, b->input[0], e_keep(p, at, half));
     }
     if (min && b->needs[1]) {
-        const pg_tensor *taken = x_lt(p, x, min, NULL);
-        if (a->has_max) taken = x_logical_and(p, taken, x_lt(p, min, max, max ? NULL : &a->max));
-        b->input[1] = e_keep(p, taken, g);
+        const pg_tensor *below = x_lt(p, x, min, NULL), *at = x_eq(p, x, min, NULL);
+        if (ordered) {
+            below = x_logical_and(p, below, ordered);
+            at = x_logical_and(p, at, ordered);
+        }
+        b->input[1] = e_add(p, e_keep(p, below, g), e_keep(p, at, half));
     }
     if (max && b->needs[2]) {
-        const pg_tensor *taken = x_gt(p, x, max, NULL);
-        if (min) taken = x_logical_or(p, taken, x_lt(p, max, min, NULL));
-        else if (a->has_min) taken = x_logical_or(p, taken, x_lt(p, max, NULL, &a->min));
-        b->input[2] = e_keep(p, taken, g);
+        const pg_tensor *above = x_gt(p, x, max, NULL), *at = x_eq(p, x, max, NULL);
+        if (ordered) {
+            above = x_logical_or(p, above, x_logical_not(p, ordered));
+            at = x_logical_and(p, at, ordered);
+        }
+        b->input[2] = e_add(p, e_keep(p, above, g), e_keep(p, at, half));
     }
     return p->status;
 }

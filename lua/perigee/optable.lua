@@ -407,7 +407,7 @@ local function classes(p)
     elseif kind == "tensors" then
         set.sequence = true
     elseif kind == "tensor_number" then
-        set.tensor, set.number = true, true
+        set.tensor, set.number, set.boolean = true, true, true
     elseif kind == "ints" then
         set.sequence, set.number = true, true
     elseif kind == "number" or kind == "int" or kind == "float" or kind == "number_word" then
