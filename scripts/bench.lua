@@ -6,22 +6,12 @@
 -- timed, and the median of several samples is printed as {"arm": "perigee", "row": NAME, "ms": MILLISECONDS A STEP}.
 -- --smoke takes one step of each, to see that it runs. scripts/bench --against torch interleaves the two sides.
 
-local ffi = require "ffi"
 local pg = require "perigee"
 
 local nn, F = pg.nn, pg.nn.functional
 local MILLION = 2 ^ 20
 
-ffi.cdef [[
-struct bench_time { long seconds, nanoseconds; };
-int clock_gettime(int clock, struct bench_time *time) __asm__("clock_gettime");
-]]
-local CLOCK_MONOTONIC = 1
-local time = ffi.new "struct bench_time"
-local function now()
-    ffi.C.clock_gettime(CLOCK_MONOTONIC, time)
-    return tonumber(time.seconds) + tonumber(time.nanoseconds) * 1e-9
-end
+local now = require("perigee.system").monotonic
 
 local rows, order = {}, {}
 local function row(name, setup)
