@@ -13,6 +13,7 @@ local gpt = require("perigee.models.gpt")
 local nn = require("perigee.nn")
 local plot = require("perigee.plot")
 local system = require("perigee.system")
+local tensorboard = require("perigee.train.tensorboard")
 local train = require("perigee.train")
 
 local config = train.config {
@@ -111,6 +112,12 @@ if #text < 10 * (settings.block_size + 1) then
         10 * (settings.block_size + 1))
 end
 
+local checksum = tensorboard.crc32c(text)
+if checkpoint and (checkpoint.text_bytes ~= #text or checkpoint.text_checksum ~= checksum) then
+    stop("the text differs from the one that the checkpoint was trained on (%d bytes, now %d): a resumed run needs the "
+        .. "same", checkpoint.text_bytes, #text)
+end
+
 local vocabulary
 if checkpoint then
     vocabulary = data.Characters(checkpoint.vocabulary)
@@ -178,7 +185,7 @@ local function save(path)
         model = model:state_dict(), optimizer = optimizer:state_dict(),
         scheduler = scheduler and scheduler:state_dict(),
         rng_state = pg.get_rng_state(settings.device), vocabulary = vocabulary.characters, settings = settings,
-        iter = iter, best = best,
+        iter = iter, best = best, text_bytes = #text, text_checksum = checksum,
     })
 end
 
@@ -235,6 +242,10 @@ end
 print(("%d characters, vocabulary of %d; model of %.2fM parameters; %d threads on %s"):format(ids:numel(),
     vocabulary:len(), model:num_parameters() / 1e6, pg.get_num_threads(), settings.device))
 
+if checkpoint then
+    print(("resumed at step %d, best validation loss %.4f"):format(iter, best))
+end
+
 local bar = train.progress(settings.max_iters, { desc = "train", unit = "it", initial = iter })
 local last_loss, val_loss
 
@@ -247,11 +258,12 @@ local function checkpointed_evaluation()
     bar:write(("step %d: train loss %.4f, val loss %.4f%s"):format(iter, losses.train, losses.val,
         is_best and iter > 0 and ", best" or ""))
     if iter > 0 then
-        if settings.always_save_checkpoint then
-            save(LAST)
-        end
+        -- The best one first: killed in between, a resumed run comes by here again.
         if is_best then
             save(BEST)
+        end
+        if settings.always_save_checkpoint then
+            save(LAST)
         end
     end
 end

@@ -148,6 +148,23 @@ function pg.cpu_isa()
     return ffi.string(C.pg_cpu_isa())
 end
 
+-- ---- files ----
+
+--- Saves a tensor, or nested tables of tensors, numbers, strings and booleans (state dicts among them), in one
+--- safetensors file: whole, or not at all.
+---@param value any
+---@param path string
+function pg.save(value, path)
+    return require("perigee.train.checkpoint").save(path, value)
+end
+
+--- Loads what pg.save wrote.
+---@param path string
+---@return any
+function pg.load(path)
+    return require("perigee.train.checkpoint").load(path)
+end
+
 -- ---- names ----
 
 pg._C = setmetatable({}, {

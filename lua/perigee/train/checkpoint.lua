@@ -98,7 +98,7 @@ function pack(value, path, tensors, depth)
         if ffi.istype("int64_t", value) or ffi.istype("uint64_t", value) then
             return { ["$int64"] = (tostring(value):gsub("U?LL$", "")) }
         elseif require("perigee").is_tensor(value) then
-            local name = path
+            local name = path == "" and "tensor" or path
             while tensors[name] do
                 name = name .. "_"
             end
@@ -163,12 +163,13 @@ function unpack_value(value, tensors)
     return value
 end
 
---- Saves a nested table: state dicts, numbers (bit for bit), texts, booleans, tensors.
+--- Saves a nested table: state dicts, numbers (bit for bit), texts, booleans, tensors. A tensor or a value alone will
+-- do too.
 ---@param path string
----@param state table
+---@param state any
 function M.save(path, state)
-    if type(state) ~= "table" then
-        check.fail("save_checkpoint: expected a table, got %s", check.describe(state))
+    if type(path) ~= "string" then
+        check.fail("save_checkpoint: expected a path, got %s", check.describe(path))
     end
     local tensors = {}
     local packed = pack(state, "", tensors, 0)
@@ -179,12 +180,16 @@ end
 
 --- Loads what save wrote. Tensors come back as new ones on the CPU, without gradient.
 ---@param path string
----@return table
+---@return any
 function M.load(path)
+    if type(path) ~= "string" then
+        check.fail("load_checkpoint: expected a path, got %s", check.describe(path))
+    end
     local tensors, metadata = require("perigee").safetensors.load(path)
     local text = metadata and metadata[KEY]
     if not text then
-        check.fail("load_checkpoint: %s is no checkpoint of Perigee (its metadata has no %q)", path, KEY)
+        check.fail("load_checkpoint: %s is no checkpoint of Perigee (its metadata has no %q); pg.safetensors.load reads "
+            .. "any safetensors file", path, KEY)
     elseif metadata[KEY .. ".version"] ~= tostring(VERSION) then
         check.fail("load_checkpoint: %s has version %s, expected %d", path, tostring(metadata[KEY .. ".version"]),
             VERSION)
