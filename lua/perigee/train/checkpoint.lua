@@ -188,8 +188,8 @@ function M.load(path)
     local tensors, metadata = require("perigee").safetensors.load(path)
     local text = metadata and metadata[KEY]
     if not text then
-        check.fail("load_checkpoint: %s is no checkpoint of Perigee (its metadata has no %q); pg.safetensors.load reads "
-            .. "any safetensors file", path, KEY)
+        check.fail("load_checkpoint: %s is no checkpoint of Perigee (its metadata has no %q); pg.safetensors.load "
+            .. "reads any safetensors file", path, KEY)
     elseif metadata[KEY .. ".version"] ~= tostring(VERSION) then
         check.fail("load_checkpoint: %s has version %s, expected %d", path, tostring(metadata[KEY .. ".version"]),
             VERSION)
