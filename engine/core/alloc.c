@@ -38,7 +38,6 @@ enum {
 static const size_t CHUNK_MIN = (size_t)2 << 20, CHUNK_MAX = (size_t)32 << 20;
 static const size_t STEP = (size_t)2 << 20;            /* of sizes past the classes, and of what raw_allocate is asked for chunks */
 static const size_t KEEP_MIN = (size_t)512 << 20;      /* cached memory is not trimmed below this */
-static const size_t CHECKED = (size_t)16 << 20;        /* reservations from here on are checked against what is available */
 
 typedef struct stack {
     void **items;
@@ -62,6 +61,7 @@ struct pg_allocator {
     size_t chunk_next;
     huge *huges;                  /* freed blocks past the classes */
     int64_t huges_n, huges_room, huges_made;
+    _Atomic size_t unchecked;     /* bytes that may be reserved before what is available is asked for again */
     size_t cached_large;          /* bytes on stacks that could go back to the device one by one */
     size_t allocated, reserved, max_allocated, max_reserved;
     uint64_t allocations, frees, hits, system;
@@ -142,11 +142,22 @@ static void show(const pg_device *d, void *memory, size_t bytes)
 
 /* ---- the device's memory; called without the lock ---- */
 
-static void *raw_new(pg_allocator *a, size_t bytes)
+/* Asking what is available takes longer than a small reservation: a quarter of the last answer is given out without asking. */
+static bool fits(pg_allocator *a, size_t bytes)
 {
     const pg_device *d = a->device;
-    if (bytes >= CHECKED && d->available && bytes > d->available(d)) return NULL;
-    return d->raw_allocate(d, bytes);
+    if (!d->available) return true;
+    size_t left = atomic_load_explicit(&a->unchecked, memory_order_relaxed);
+    while (bytes <= left)
+        if (atomic_compare_exchange_weak(&a->unchecked, &left, left - bytes)) return true;
+    size_t available = d->available(d);
+    atomic_store_explicit(&a->unchecked, bytes < available ? (available - bytes) / 4 : 0, memory_order_relaxed);
+    return bytes <= available;
+}
+
+static void *raw_new(pg_allocator *a, size_t bytes)
+{
+    return fits(a, bytes) ? a->device->raw_allocate(a->device, bytes) : NULL;
 }
 
 static void raw_drop(pg_allocator *a, void *memory, size_t bytes)

@@ -1,18 +1,25 @@
-/* random.c: the generators' state. The numbers themselves are made by the kernels (kernels/philox.h). */
+/* random.c: the state of the streams. The numbers themselves are made by the kernels (kernels/philox.h). */
 
 #include "random.h"
 
-#include <pthread.h>
 #include <string.h>
 #include <sys/random.h>
 #include <time.h>
 
 #include "tensor.h"
 
-static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
-static double initial_seed = -1;
+enum { DEVICES_MAX = 16 };
 
-uint64_t pg_random_fresh_seed(void)
+/* A thread's streams, one a device. */
+typedef struct streams {
+    bool ready;
+    double initial;
+    pg_philox state[DEVICES_MAX];
+} streams;
+
+static _Thread_local streams here;
+
+static uint64_t fresh_seed(void)
 {
     uint64_t seed;
     if (getrandom(&seed, sizeof seed, GRND_NONBLOCK) != (ssize_t)sizeof seed) {
@@ -20,42 +27,48 @@ uint64_t pg_random_fresh_seed(void)
         clock_gettime(CLOCK_REALTIME, &t);
         seed = ((uint64_t)t.tv_sec * 1000000007u) ^ (uint64_t)t.tv_nsec;
     }
-    seed >>= 11;   /* exact as a double: a script can print it and give it back */
-    pthread_mutex_lock(&mutex);
-    if (initial_seed < 0) initial_seed = (double)seed;
-    else seed = (uint64_t)initial_seed;
-    pthread_mutex_unlock(&mutex);
-    return seed;
+    return seed >> 11;   /* exact as a double: a script can print it and give it back */
+}
+
+static void seed_all(uint64_t seed, double initial)
+{
+    for (int k = 0; k < DEVICES_MAX; k++) here.state[k] = (pg_philox){seed, 0};
+    here.initial = initial;
+    here.ready = true;
+}
+
+static void begin(void)
+{
+    if (here.ready) return;
+    uint64_t seed = fresh_seed();
+    seed_all(seed, (double)seed);
+}
+
+static pg_philox *stream_of(const pg_device *device)
+{
+    begin();
+    int k = 0;
+    for (const pg_device *d; k < DEVICES_MAX - 1 && (d = pg_device_at(k)) && d != device;) k++;
+    return &here.state[k];
 }
 
 pg_philox pg_random_draw(const pg_device *device, uint64_t blocks)
 {
-    pthread_mutex_lock(&mutex);
-    pg_philox state = device->generator->state;
-    device->generator->state.offset += blocks;
-    pthread_mutex_unlock(&mutex);
+    pg_philox *stream = stream_of(device), state = *stream;
+    stream->offset += blocks;
     return state;
 }
 
 int pg_manual_seed(int64_t seed)
 {
-    const pg_device *d;
-    for (int k = 0; (d = pg_device_at(k)); k++) {
-        pthread_mutex_lock(&mutex);
-        d->generator->state = (pg_philox){(uint64_t)seed, 0};
-        initial_seed = (double)seed;
-        pthread_mutex_unlock(&mutex);
-    }
+    seed_all((uint64_t)seed, (double)seed);
     return PG_OK;
 }
 
 double pg_initial_seed(void)
 {
-    pg_device_cpu();
-    pthread_mutex_lock(&mutex);
-    double seed = initial_seed;
-    pthread_mutex_unlock(&mutex);
-    return seed;
+    begin();
+    return here.initial;
 }
 
 /* The state as bytes: seed, then offset, little end first. */
@@ -99,8 +112,6 @@ int pg_set_rng_state(const pg_tensor *state, const char *device)
     uint8_t bytes[PG_RNG_STATE_BYTES];
     const uint8_t *from = pg_data(state);
     for (int i = 0; i < PG_RNG_STATE_BYTES; i++) bytes[i] = from[i * state->impl->stride[0]];
-    pthread_mutex_lock(&mutex);
-    d->generator->state = (pg_philox){unpack(bytes), unpack(bytes + 8)};
-    pthread_mutex_unlock(&mutex);
+    *stream_of(d) = (pg_philox){unpack(bytes), unpack(bytes + 8)};
     return PG_OK;
 }

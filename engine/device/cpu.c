@@ -193,9 +193,8 @@ static int synchronize(const pg_device *d)
 
 /* ---- the device ---- */
 
-static pg_generator generator;
 static pg_device cpu = {
-    .type = "cpu", .index = 0, .name = "cpu", .host = true, .generator = &generator,
+    .type = "cpu", .index = 0, .name = "cpu", .host = true,
     .raw_allocate = raw_allocate, .raw_free = raw_free, .available = available,
     .to_host = copy_bytes, .from_host = copy_bytes, .context = begin, .context_end = end, .synchronize = synchronize,
 };
@@ -208,7 +207,6 @@ static void make(void)
     const isa *best = pick();
     cpu.kernels = best->kernels;
     isa_name = best->name;
-    generator.state.seed = pg_random_fresh_seed();
     cpu.allocator = pg_allocator_new(&cpu);
     atomic_store_explicit(&made, true, memory_order_release);
 }

@@ -13,7 +13,6 @@ struct pg_device {
     bool host;                         /* its memory can be read by this process as it is */
     const pg_kernels *kernels;
     pg_allocator *allocator;           /* the cache over raw_allocate */
-    pg_generator *generator;
     /* Memory from the system; NULL where it cannot be met. */
     void *(*raw_allocate)(const pg_device *d, size_t bytes);
     void (*raw_free)(const pg_device *d, void *memory, size_t bytes);

@@ -138,7 +138,8 @@ int pg_scope_resume(int token);
 /* ---- random numbers ---- */
 
 enum { PG_RNG_STATE_BYTES = 16 };
-int pg_manual_seed(int64_t seed);                             /* every device's generator */
+/* Each thread has streams of its own, one a device; one that it does not seed starts by chance. */
+int pg_manual_seed(int64_t seed);                             /* this thread's streams */
 double pg_initial_seed(void);
 int pg_get_rng_state(pg_tensor *out, const char *device);     /* uint8 (PG_RNG_STATE_BYTES) */
 int pg_set_rng_state(const pg_tensor *state, const char *device);
