@@ -74,4 +74,8 @@ end
 -- The library under test was built with sanitizers.
 shell.sanitized = shell.must("readelf -d " .. shell.quote(shell.build .. "/libperigee.so")):find("lib[atu]b?san") ~= nil
 
+-- What runs Lua scripts on the library under test; the thread sanitizer cannot be preloaded into luajit.
+local threads = shell.must("readelf -d " .. shell.quote(shell.build .. "/libperigee.so")):find("libtsan", 1, true)
+shell.interpreter = threads and shell.quote(shell.build .. "/perigee") or "luajit"
+
 return shell

@@ -5,8 +5,8 @@ local quote = shell.quote
 
 describe("the bits of every op, of its gradients and of a training run", function()
     local function run(arguments)
-        return shell.run(("PERIGEE_BUILD=%s PERIGEE_GRAIN=1 luajit spec/threads/every_op.lua %s"):format(
-            quote(shell.build), arguments))
+        return shell.run(("PERIGEE_BUILD=%s PERIGEE_GRAIN=1 %s spec/threads/every_op.lua %s"):format(
+            quote(shell.build), shell.interpreter, arguments))
     end
 
     it("are the same at 1, 2 and 3 threads", function()
