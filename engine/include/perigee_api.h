@@ -663,12 +663,19 @@ int pg_all(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n
 /* any(input: Tensor, dim: int[]? = nil, keepdim: bool = false) -> Tensor   [method, out, nograd]
  * Whether an element is not zero (bool). PyTorch's any. */
 int pg_any(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n, bool keepdim);
-/* var(input: Tensor, dim: int[]? = nil, *, correction: float = 1, keepdim: bool = false) -> Tensor   [method, out, grad2]
- * Sum of squared differences from the mean over n - correction; floating. PyTorch's var. */
-int pg_var(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n, double correction, bool keepdim);
-/* std(input: Tensor, dim: int[]? = nil, *, correction: float = 1, keepdim: bool = false) -> Tensor   [method, out, grad2]
+/* count_nonzero(input: Tensor, dim: int[]? = nil) -> Tensor   [method, nograd]
+ * How many elements over dim (nil: all dimensions) are not zero, int64. PyTorch's count_nonzero. */
+int pg_count_nonzero(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n);
+/* var(input: Tensor, dim: int[]? = nil, *, correction: float = 1, unbiased: bool? = nil, keepdim: bool = false) -> Tensor
+ *   [method, out, grad2]
+ * Sum of squared differences from the mean over n - correction; unbiased false is correction 0. Floating. PyTorch's var. */
+int pg_var(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n, double correction,
+           int unbiased, bool keepdim);
+/* std(input: Tensor, dim: int[]? = nil, *, correction: float = 1, unbiased: bool? = nil, keepdim: bool = false) -> Tensor
+ *   [method, out, grad2]
  * The square root of var. PyTorch's std. */
-int pg_std(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n, double correction, bool keepdim);
+int pg_std(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n, double correction,
+           int unbiased, bool keepdim);
 /* norm(input: Tensor, p: float = 2, dim: int[]? = nil, keepdim: bool = false, *, dtype: dtype? = nil) -> Tensor
  *   [method, out, grad2]
  * (sum |x|^p)^(1/p) over the dimensions dim (all of them: nil); p = 0 counts nonzeros, inf and -inf are extremes. PyTorch's norm. */

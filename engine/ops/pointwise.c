@@ -361,6 +361,8 @@ int op_pow(pg_tensor *out, const pg_tensor *input, const pg_tensor *exponent, co
     int dtype = pg_result_of(input, exponent, exponent_number);
     if (!exponent && !pg_is_float(dtype) && as_double(exponent_number) < 0)
         return pg_fail("integers to negative integer powers are not allowed");
+    if (dtype == PG_BOOL && !exponent)       /* a bool to the power of true or false */
+        return as_double(exponent_number) != 0 ? op_clone(out, input) : op_ones_like(out, input, -1, NULL, false);
     int status = check_not_bools(dtype, "pow");
     if (status >= 0) status = binary(out, PG_K_POW, input, exponent, exponent_number, dtype, NULL);
     if (status < 0) return status;
@@ -637,85 +639,49 @@ int op__where(pg_tensor *out, const pg_tensor *input, const pg_tensor *condition
 
 /* ---- clamp ---- */
 
-/* args: which bounds there are, and those that are numbers; inputs: input, min, max */
-typedef struct bounds { bool has_min, has_max; pg_number min, max; } bounds;
-
-/* One comparison of a with a bound that is a tensor or a number. */
-#define AGAINST(OP, a, bound, number) x_##OP(p, a, bound, (bound) ? NULL : &(number))
-
-/* As PyTorch 2.15: at a bound that is a number the gradient is zero; at one that is a tensor the two share it. */
+/* args: the bounds, each a number or of kind -1 where it is absent. At a bound the gradient is 0. */
 static int clamp_backward(pg_backward *b) {
-    const bounds *a = b->args;
+    const pg_number *bounds = b->args;
     pg_pool *p = b->pool;
-    const pg_tensor *x = pg_saved(b, PG_IN(0)), *g = b->grad[0];
-    const pg_tensor *min = a->has_min && a->min.kind < 0 ? pg_saved(b, PG_IN(1)) : NULL;
-    const pg_tensor *max = a->has_max && a->max.kind < 0 ? pg_saved(b, PG_IN(2)) : NULL;
-    const pg_tensor *ordered = NULL;        /* min < max: where not, max is taken whatever x is */
-    if (a->has_min && a->has_max && (min || max))
-        ordered = min ? AGAINST(lt, min, max, a->max) : x_gt(p, max, NULL, &a->min);
-    const pg_tensor *half = min || max ? e_times(p, g, 0.5) : NULL;
-    if (b->needs[0]) {
-        const pg_tensor *inside = NULL, *at = NULL;
-        if (a->has_min) inside = AGAINST(gt, x, min, a->min);
-        if (a->has_max) {
-            const pg_tensor *below = AGAINST(lt, x, max, a->max);
-            inside = inside ? x_logical_and(p, inside, below) : below;
-        }
-        if (min) at = x_eq(p, x, min, NULL);
-        if (max) {
-            const pg_tensor *at_max = x_eq(p, x, max, NULL);
-            at = at ? x_logical_or(p, at, at_max) : at_max;
-        }
-        if (at && ordered) at = x_logical_and(p, at, ordered);
-        b->input[0] = e_keep(p, inside, g);
-        if (at) b->input[0] = e_add(p, b->input[0], e_keep(p, at, half));
-    }
-    if (min && b->needs[1]) {
-        const pg_tensor *below = x_lt(p, x, min, NULL), *at = x_eq(p, x, min, NULL);
-        if (ordered) {
-            below = x_logical_and(p, below, ordered);
-            at = x_logical_and(p, at, ordered);
-        }
-        b->input[1] = e_add(p, e_keep(p, below, g), e_keep(p, at, half));
-    }
-    if (max && b->needs[2]) {
-        const pg_tensor *above = x_gt(p, x, max, NULL), *at = x_eq(p, x, max, NULL);
-        if (ordered) {
-            above = x_logical_or(p, above, x_logical_not(p, ordered));
-            at = x_logical_and(p, at, ordered);
-        }
-        b->input[2] = e_add(p, e_keep(p, above, g), e_keep(p, at, half));
-    }
+    const pg_tensor *x = X, *above = NULL, *below = NULL;
+    if (bounds[0].kind >= 0) above = x_gt(p, x, NULL, &bounds[0]);
+    if (bounds[1].kind >= 0) below = x_lt(p, x, NULL, &bounds[1]);
+    b->input[0] = e_keep(p, above && below ? x_logical_and(p, above, below) : above ? above : below, b->grad[0]);
     return p->status;
 }
-#define ALL_THREE (PG_USE(PG_IN(0)) | PG_USE(PG_IN(1)) | PG_USE(PG_IN(2)))
-static const pg_rule clamp_rule = {.name = "clamp", .backward = clamp_backward, .uses = {ALL_THREE, ALL_THREE, ALL_THREE}};
-static const pg_rule clamp_numbers_rule = {.name = "clamp", .backward = clamp_backward, .uses = {PG_USES_X}};
+static const pg_rule clamp_rule = {.name = "clamp", .backward = clamp_backward, .uses = {PG_USES_X}};
+
+/* A bound as a tensor. */
+static const pg_tensor *bound_tensor(pg_pool *p, const pg_tensor *like, const pg_tensor *t, const pg_number *n) {
+    return t || !n ? t : x_full(p, NULL, 0, n, like->impl->dtype, pg_device_of(like)->name, false);
+}
 
 int op_clamp(pg_tensor *out, const pg_tensor *input, const pg_tensor *min, const pg_number *min_number, const pg_tensor *max,
              const pg_number *max_number) {
-    bounds a = {.has_min = min || min_number, .has_max = max || max_number};
-    if (!a.has_min && !a.has_max) return pg_fail("at least one of min and max must not be nil");
+    bool has_min = min || min_number, has_max = max || max_number;
+    if (!has_min && !has_max) return pg_fail("at least one of min and max must not be nil");
+    if (min || max) {            /* gradients reach the bounds: the larger of the one, the smaller of the other */
+        pg_pool p;
+        pg_pool_begin(&p);
+        const pg_tensor *x = input;
+        if (has_min) x = x_maximum(&p, x, bound_tensor(&p, input, min, min_number));
+        if (has_max && p.status >= 0) x = x_minimum(&p, x, bound_tensor(&p, input, max, max_number));
+        return pg_pool_return(&p, out, x);
+    }
     pg_result_type r = PG_RESULT;
     pg_result_add(&r, input);
-    if (min) pg_result_add(&r, min);
-    if (min_number) pg_result_add_number(&r, min_number);
-    if (max) pg_result_add(&r, max);
-    if (max_number) pg_result_add_number(&r, max_number);
+    if (has_min) pg_result_add_number(&r, min_number);
+    if (has_max) pg_result_add_number(&r, max_number);
     int dtype = pg_result(&r), status = check_not_bools(dtype, "clamp");
     if (status < 0) return status;
-    a.min = min_number ? *min_number : (pg_number){-1, 0, 0};
-    a.max = max_number ? *max_number : (pg_number){-1, 0, 0};
-    if (a.has_min && a.has_max) {
-        pg_operand operands[] = {{input, NULL}, {min, min_number}, {max, max_number}};
+    if (has_min && has_max) {
+        pg_operand operands[] = {{input, NULL}, {NULL, min_number}, {NULL, max_number}};
         status = pg_pointwise(out, PG_K_CLAMP, dtype, dtype, 3, operands, -1, NULL);
     } else {
-        status = binary(out, a.has_min ? PG_K_MAXIMUM : PG_K_MINIMUM, input, a.has_min ? min : max,
-                        a.has_min ? min_number : max_number, dtype, NULL);
+        status = binary(out, has_min ? PG_K_MAXIMUM : PG_K_MINIMUM, input, NULL, has_min ? min_number : max_number, dtype, NULL);
     }
-    if (status < 0) return status;
-    if (!min && !max) return pg_record1(&clamp_numbers_rule, out, &a, sizeof a, input);
-    return pg_record1(&clamp_rule, out, &a, sizeof a, input, min, max);
+    const pg_number absent = {-1, 0, 0}, bounds[] = {has_min ? *min_number : absent, has_max ? *max_number : absent};
+    return status < 0 ? status : pg_record1(&clamp_rule, out, bounds, sizeof bounds, input);
 }
 
 /* ---- one operand, the dtype kept ---- */
@@ -746,11 +712,9 @@ KEEPS_DTYPE(floor, PG_K_FLOOR)
 KEEPS_DTYPE(ceil, PG_K_CEIL)
 KEEPS_DTYPE(trunc, PG_K_TRUNC)
 
-/* Bools are their own absolute value and sign; their squares are integers. */
-int op_abs(pg_tensor *out, const pg_tensor *input) {
-    int status = input->impl->dtype == PG_BOOL ? pg_dense(out, input) : pg_unary(out, PG_K_ABS, input);
-    return status < 0 ? status : pg_record1(&abs_rule, out, NULL, 0, input);
-}
+KEEPS_DTYPE(abs, PG_K_ABS)
+
+/* Bools are their own signs; their squares are integers. */
 int op_sign(pg_tensor *out, const pg_tensor *input) {
     int status = input->impl->dtype == PG_BOOL ? pg_dense(out, input) : pg_unary(out, PG_K_SIGN, input);
     return status < 0 ? status : pg_record1(&sign_rule, out, NULL, 0, input);

@@ -30,7 +30,17 @@ static int coalesce(int n, int64_t *shape, int64_t *stride) {
     return last + 1;
 }
 
-static void make_plan(plan *p, const pg_tensor *x, uint32_t mask, bool keepdim) {
+/* By falling strides: where the order of the reduced elements does not matter, memory's is the fastest. */
+static void sort_by_stride(int n, int64_t *shape, int64_t *stride) {
+    for (int i = 1; i < n; i++)
+        for (int k = i; k > 0 && stride[k] > stride[k - 1]; k--) {
+            int64_t s = shape[k], t = stride[k];
+            shape[k] = shape[k - 1], stride[k] = stride[k - 1];
+            shape[k - 1] = s, stride[k - 1] = t;
+        }
+}
+
+static void make_plan(plan *p, const pg_tensor *x, uint32_t mask, bool keepdim, bool in_order) {
     const pg_impl *t = x->impl;
     memset(&p->r, 0, sizeof p->r);
     p->ndim = 0;
@@ -43,6 +53,7 @@ static void make_plan(plan *p, const pg_tensor *x, uint32_t mask, bool keepdim) 
         (reduced ? p->r.reduced_shape : p->r.kept_shape)[k] = t->shape[i];
         (reduced ? p->r.reduced_stride : p->r.kept_stride)[k] = t->stride[i];
     }
+    if (!in_order) sort_by_stride(p->r.reduced_n, p->r.reduced_shape, p->r.reduced_stride);
     p->r.kept_n = coalesce(p->r.kept_n, p->r.kept_shape, p->r.kept_stride);
     p->r.reduced_n = coalesce(p->r.reduced_n, p->r.reduced_shape, p->r.reduced_stride);
     p->r.in = pg_data(x);
@@ -53,7 +64,9 @@ static void make_plan(plan *p, const pg_tensor *x, uint32_t mask, bool keepdim) 
 static int reduce(pg_tensor *out, int op, const pg_tensor *x, uint32_t mask, bool keepdim, int result, double p0,
                   const pg_value *empty, pg_tensor *second, int second_dtype) {
     plan p;
-    make_plan(&p, x, mask, keepdim);
+    /* places are counted in row-major order */
+    bool in_order = second || op == PG_K_REDUCE_ARGMAX || op == PG_K_REDUCE_ARGMIN;
+    make_plan(&p, x, mask, keepdim, in_order);
     if (p.count == 0 && !empty)
         return pg_fail("expected at least one element to reduce over, got shape %s", pg_text(x));
     const pg_device *d = pg_device_of(x);
@@ -355,6 +368,12 @@ int op_any(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n
     return test(out, PG_K_REDUCE_ANY, input, dim, dim_n, keepdim, zero_value);
 }
 
+int op_count_nonzero(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n) {
+    pg_pool p;
+    pg_pool_begin(&p);
+    return pg_pool_return(&p, out, x_sum(&p, x_ne(&p, input, NULL, PG_INT(0)), dim, dim_n, false, PG_INT64));
+}
+
 /* ---- var, std ---- */
 
 /* d var / d x = 2 (x - mean) / (n - correction) */
@@ -392,7 +411,10 @@ static int std_backward(pg_backward *b) {
 }
 static const pg_rule std_rule = {.name = "std", .backward = std_backward, .uses = {PG_USE(PG_IN(0)) | PG_USE(PG_OUT(0))}};
 
-static int var(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n, double correction, bool keepdim, bool root) {
+/* unbiased: PyTorch's older way to say correction 1 or 0; -1 where it is not given */
+static int var(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n, double correction, int unbiased, bool keepdim,
+               bool root) {
+    if (unbiased >= 0) correction = unbiased;
     reduction_args a = {0, correction};
     pg_tensor x = PG_HANDLE;
     int status = pg_dim_mask(&a.mask, dim, dim_n, input->impl->ndim, true);
@@ -411,12 +433,12 @@ static int var(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int d
     return status;
 }
 
-int op_var(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n, double correction, bool keepdim) {
-    return var(out, input, dim, dim_n, correction, keepdim, false);
+int op_var(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n, double correction, int unbiased, bool keepdim) {
+    return var(out, input, dim, dim_n, correction, unbiased, keepdim, false);
 }
 
-int op_std(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n, double correction, bool keepdim) {
-    return var(out, input, dim, dim_n, correction, keepdim, true);
+int op_std(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n, double correction, int unbiased, bool keepdim) {
+    return var(out, input, dim, dim_n, correction, unbiased, keepdim, true);
 }
 
 /* ---- norm ---- */

@@ -324,13 +324,16 @@ static inline double gelu_tanh_f64(double x) {
     double u2 = 1.59576912160573071 * x * fma64(0.044715 * x, x, 1.0);
     return x / (1.0 + exp_f64(-u2));
 }
+/* s + x s (1 - s) du2/dx, s = sigmoid(u2); s (1 - s) = t / (1 + t)^2, t = e^-|u2|, keeps its digits where s is nearly 1. */
 static inline float gelu_tanh_slope_f32(float x) {
-    float x2 = x * x, u2 = 1.595769122f * x * fma32(0.044715f, x2, 1.0f), s = sigmoid_f32(u2);
-    return fma32(x * s * (1.0f - s), 1.595769122f * fma32(0.134145f, x2, 1.0f), s);
+    float x2 = x * x, u2 = 1.595769122f * x * fma32(0.044715f, x2, 1.0f);
+    float t = exp_f32(-fabsf(u2)), r = 1.0f / (1.0f + t), s = u2 < 0.0f ? t * r : r;
+    return fma32(x * (t * r * r), 1.595769122f * fma32(0.134145f, x2, 1.0f), s);
 }
 static inline double gelu_tanh_slope_f64(double x) {
-    double x2 = x * x, u2 = 1.59576912160573071 * x * fma64(0.044715, x2, 1.0), s = sigmoid_f64(u2);
-    return fma64(x * s * (1.0 - s), 1.59576912160573071 * fma64(0.134145, x2, 1.0), s);
+    double x2 = x * x, u2 = 1.59576912160573071 * x * fma64(0.044715, x2, 1.0);
+    double t = exp_f64(-fabs(u2)), r = 1.0 / (1.0 + t), s = u2 < 0.0 ? t * r : r;
+    return fma64(x * (t * r * r), 1.59576912160573071 * fma64(0.134145, x2, 1.0), s);
 }
 
 static inline float silu_f32(float x) { return x / (1.0f + exp_f32(-x)); }
