@@ -136,6 +136,9 @@ describe("wrappers", function()
             pg._protect(function()
                 local y = x:reshape(6, 1):sum({ 0 }):add(5):reshape(1, 1)
                 assert(y:numel() == 1)
+                pg.no_grad(function()
+                    return y:item(), y:totable(), pg.scope(function() return y + 1 end)
+                end)
             end)
             depth = depth - 1
         end
@@ -145,6 +148,9 @@ describe("wrappers", function()
         for _ = 1, 200 do
             local y = x:reshape(3, 2):add(2)
             right = right and y:size(0) == 3 and y[2][1]:item() == 8
+            pg.no_grad(function()
+                right = right and pg.scope(function() return y:totable()[3][2] end) == 8
+            end)
         end
         debug.sethook()
         jit.on(true, true)

@@ -19,7 +19,7 @@ local autograd = {}
 
 -- ---- regions ----
 
-local token = ffi.new("int[1]")
+local token = core.shared_buffer("int[1]")
 
 local function leave(mode, ok, ...)
     local s = C.pg_grad_mode_leave(mode)
@@ -84,7 +84,7 @@ local functions = {}    -- id -> ctx
 local next_function = 0
 
 local DEAD = 256
-local dead = ffi.new("double[?]", DEAD)
+local dead = core.shared_buffer("double[?]", DEAD)
 
 local function drain()
     while true do
@@ -123,7 +123,7 @@ function Hook:remove()
     end
 end
 
-local id_slot = ffi.new("double[1]")
+local id_slot = core.shared_buffer("double[1]")
 
 --- Calls f(grad) whenever the gradient of the tensor has been computed; what it returns, if a tensor, takes the
 --- gradient's place.
@@ -142,7 +142,7 @@ end
 
 -- ---- the loop ----
 
-local step = ffi.new("pg_backward_step")
+local step = core.shared_buffer("pg_backward_step")
 
 local function give(run, k, grad)
     memory.check(C.pg_backward_give(run, k, grad))

@@ -245,7 +245,7 @@ end
 
 -- ---- out again ----
 
-local scratch_number = ffi.new("pg_number")
+local scratch_number = core.shared_buffer("pg_number")
 
 --- The value of a tensor with one element: a number, a boolean, an int64 cdata beyond 2^53.
 ---@param t Tensor
@@ -256,7 +256,7 @@ function construct.item(t)
 end
 
 local CHUNK = 4096
-local doubles, integers = double_array(CHUNK), int64_array(CHUNK)
+local doubles, integers = core.shared_buffer("double[?]", CHUNK), core.shared_buffer("int64_t[?]", CHUNK)
 
 --- Calls f(k, value) for elements [start, start + n) in row-major order.
 local function each(t, start, n, f)

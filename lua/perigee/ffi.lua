@@ -82,6 +82,26 @@ if host then host.interrupt(tonumber(ffi.cast("uintptr_t", ffi.cast("void *", C.
 
 local rows, mark = optable.index(header, header_path)
 
+-- Buffers through which modules hand values to the engine and take its answers. One of each serves a whole Lua state,
+-- as nothing else runs between writing and reading; save and restore are for a debug hook that runs in between.
+local shared = {}
+
+local function shared_buffer(...)
+    local buffer = ffi.new(...)
+    shared[#shared + 1] = buffer
+    return buffer
+end
+
+local function save_shared()
+    local saved = {}
+    for k, buffer in ipairs(shared) do saved[k] = ffi.string(buffer, ffi.sizeof(buffer)) end
+    return saved
+end
+
+local function restore_shared(saved)
+    for k, bytes in ipairs(saved) do ffi.copy(shared[k], bytes, #bytes) end
+end
+
 return {
     C = C,
     header = header,
@@ -90,4 +110,7 @@ return {
     folder = here,
     rows = rows,
     mark = mark,
+    shared_buffer = shared_buffer,
+    save_shared = save_shared,
+    restore_shared = restore_shared,
 }

@@ -13,7 +13,7 @@ if not pcall(ffi.typeof, "struct pg_clock_time") then
         int clock_gettime(int clock, struct pg_clock_time *time);
     ]]
 end
-local clock_time = ffi.new("struct pg_clock_time")
+local clock_time = core.shared_buffer("struct pg_clock_time")
 
 --- Seconds on a clock that never goes back.
 local function now()
@@ -92,7 +92,7 @@ end
 
 -- ---- statistics ----
 
-local stats = ffi.new("pg_memory_stats")
+local stats = core.shared_buffer("pg_memory_stats")
 
 local function device_name(device)
     if device ~= nil and type(device) ~= "string" then
@@ -176,7 +176,7 @@ end
 
 local T = ffi.typeof("pg_tensor")
 local istype = ffi.istype
-local token = ffi.new("int[1]")
+local token = core.shared_buffer("int[1]")
 
 -- Marks every tensor that can be reached from the value, through tables (keys, values and metatables are not
 -- followed twice).

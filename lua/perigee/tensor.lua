@@ -46,7 +46,7 @@ local function answer(n)
     return n
 end
 
-local sizes = ffi.new("int64_t[?]", C.PG_DIMS_MAX)
+local sizes = core.shared_buffer("int64_t[?]", C.PG_DIMS_MAX)
 
 local Size = {}
 Size.__index = Size

@@ -29,7 +29,7 @@ local wrapper = {}
 local INTS, NUMBERS, TENSORS = 6, 8, 6      -- how many parameters of a kind one op may have
 local INTS_ROOM, TENSORS_ROOM = 64, 512     -- longer lists get memory of their own
 
-local scratch = ffi.new([[struct {
+local scratch = core.shared_buffer([[struct {
     int64_t ints[]] .. INTS .. "][" .. INTS_ROOM .. [[];
     pg_number numbers[]] .. NUMBERS .. [[];
     int64_t single_int[]] .. NUMBERS .. [[];
@@ -41,16 +41,15 @@ local scratch = ffi.new([[struct {
 }]])
 
 local function restore(saved, ok, ...)
-    ffi.copy(scratch, saved, ffi.sizeof(scratch))
+    core.restore_shared(saved)
     if ok then return ... end
     error((...), 0)
 end
 
---- Calls f(...), which may run ops, in a debug hook that interrupted an op's wrapper.
+--- Calls f(...), which may run ops, in a debug hook that interrupted Perigee's own Lua code anywhere. What f makes
+--- belongs to no scope of the code that was interrupted.
 function wrapper.protect(f, ...)
-    local saved = ffi.new("char[?]", ffi.sizeof(scratch))
-    ffi.copy(saved, scratch, ffi.sizeof(scratch))
-    return restore(saved, pcall(f, ...))
+    return restore(core.save_shared(), pcall(memory.scope.outside, f, ...))
 end
 
 -- ---- what an argument is, in messages ----
