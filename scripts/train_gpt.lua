@@ -44,7 +44,7 @@ local config = train.config {
     { "grad_clip", 1, "largest gradient norm; 0 does not clip", "float" },
     -- reporting
     { "eval_interval", 250, "steps between evaluations; a checkpoint follows each" },
-    { "eval_iters", 20, "batches an evaluation averages over" },
+    { "eval_iters", 40, "batches an evaluation averages over" },
     { "log_interval", 10, "steps between lines of metrics" },
     { "always_save_checkpoint", true, "keep the last state too, for --init_from=resume; false: only the best" },
     { "sample_tokens", 400, "characters to write at the end" },

@@ -4,10 +4,13 @@
 -- The state of a parameter p is opt.state[p.id]. What may change from step to step (lr, step count, ...) reaches the
 -- kernel through a tensor on the parameters' device.
 
+local ffi = require("ffi")
 local check = require("perigee.check")
+local core = require("perigee.ffi")
 local parameter = require("perigee.nn.parameter")
 local pg = require("perigee")
 
+local C = core.C
 local is_tensor = parameter.is_tensor
 local fail, describe = check.fail, check.describe
 
@@ -140,14 +143,22 @@ end
 -- The group's tensor of hyperparameters on the parameters' device, holding `values`. One tensor for the optimizer's
 -- life: what was captured with it sees the new values.
 function Optimizer:_hyper_tensor(k, group, values)
-    local new = pg.tensor(values, { dtype = pg.float64 })
     local own = self._hyper[k]
     if not own then
-        own = parameter.outside_scopes(pg.empty, { #values }, { dtype = pg.float64, device = group.params[1].device })
+        local tensor = parameter.outside_scopes(pg.empty, { #values }, {
+            dtype = pg.float64, device = group.params[1].device,
+        })
+        own = { tensor = tensor, memory = ffi.cast("double *", C.pg_tensor_data_ptr(tensor)) }
         self._hyper[k] = own
     end
-    own:copy_(new)
-    return own
+    if own.memory ~= nil then   -- the host's memory: written as it is
+        for i = 1, #values do
+            own.memory[i - 1] = values[i]
+        end
+    else
+        own.tensor:copy_(pg.tensor(values, { dtype = pg.float64 }))
+    end
+    return own.tensor
 end
 
 local function make_state(p)
