@@ -134,6 +134,32 @@ describe("memory", function()
     end)
 end)
 
+describe("the Lua collector's pause", function()
+    it("follows the heap until the program sets it", function()
+        local before = collectgarbage("setpause", 110)
+        collectgarbage("setpause", before)
+        assert.is_true(before >= 110 and before <= 200)
+        local big = {}
+        for k = 1, 400000 do big[k] = { k } end
+        collectgarbage()
+        collectgarbage()
+        local with_big = collectgarbage("setpause", 130)
+        collectgarbage("setpause", with_big)
+        assert.is_true(with_big > 110, "the pause is " .. with_big .. " beside " .. #big .. " tables")
+        local script = [[
+            package.path = "./lua/?.lua;./lua/?/init.lua;" .. package.path
+            require "perigee"
+            collectgarbage("setpause", 175)
+            for _ = 1, 5 do collectgarbage() end
+            print(collectgarbage("setpause", 175))
+        ]]
+        local pipe = io.popen("luajit -e '" .. script .. "'")
+        local answer = pipe:read("*a")
+        pipe:close()
+        assert.are.equal("175\n", answer)
+    end)
+end)
+
 describe("a scope", function()
     it("frees what cannot be reached from its results", function()
         local lost, made

@@ -28,16 +28,23 @@ local last = now()
 -- one element costs 0.9 us with the default pause of 200% and 0.4 us with 110% (a program's heap of 1 MB).
 -- Marking a large heap ten times as often costs more than that gains, so the pause follows the size of the heap:
 -- this object dies in every cycle and sets it.
+local pause = 110
+
 local function watch()
     local sentinel = newproxy(true)
     getmetatable(sentinel).__gc = function()
         local kilobytes = collectgarbage("count")
-        local pause = kilobytes < 4096 and 110 or kilobytes < 16384 and 130 or kilobytes < 65536 and 160 or 200
-        collectgarbage("setpause", pause)
+        local next_pause = kilobytes < 4096 and 110 or kilobytes < 16384 and 130 or kilobytes < 65536 and 160 or 200
+        local before = collectgarbage("setpause", next_pause)
+        if before ~= pause then
+            collectgarbage("setpause", before)      -- the program has chosen its own
+            return
+        end
+        pause = next_pause
         watch()
     end
 end
-collectgarbage("setpause", 110)
+collectgarbage("setpause", pause)
 watch()
 
 -- Functions to call after a collection (the hooks' and custom functions' tables drain here).
