@@ -50,7 +50,8 @@ describe("libperigee.so", function()
         assert.matches("NODELETE", dynamic)
         assert.matches("soname: %[libperigee%.so%.0%]", dynamic)
         for name in dynamic:gmatch("%(NEEDED%)%s+Shared library: %[(%S+)%]") do
-            assert.matches("^lib[cm]%.so", (name:gsub("^lib[atu]b?san%.so.*", "libc.so")), "needs " .. name)
+            local known = name:find("^lib[cm]%.so") or name:find("^ld%-linux") or name:find("^lib[atu]b?san%.so")
+            assert.is_truthy(known, "needs " .. name)
         end
     end)
 end)
