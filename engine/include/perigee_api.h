@@ -1046,9 +1046,11 @@ int pg_dot(pg_tensor *out, const pg_tensor *input, const pg_tensor *other);
  * beta * input + alpha * (mat1 @ mat2); input is broadcast to (m, n); beta 0 does not read it. PyTorch's addmm. */
 int pg_addmm(pg_tensor *out, const pg_tensor *input, const pg_tensor *mat1, const pg_tensor *mat2, const pg_number *beta,
              const pg_number *alpha);
-/* nn.functional.linear(input: Tensor, weight: Tensor, bias: Tensor? = nil) -> Tensor   [grad2, autocast low]
- * input @ weight^T + bias. input (*, in), weight (out, in), bias (out) -> (*, out). PyTorch's linear. */
-int pg_linear(pg_tensor *out, const pg_tensor *input, const pg_tensor *weight, const pg_tensor *bias);
+/* nn.functional.linear(input: Tensor, weight: Tensor, bias: Tensor? = nil, *, activation: 'relu'|'gelu'|'gelu_tanh'? = nil)
+ *   -> Tensor   [grad2, autocast low]
+ * input @ weight^T + bias. input (*, in), weight (out, in), bias (out) -> (*, out). activation is applied to the result while it
+ * is in the cache. PyTorch's linear. */
+int pg_linear(pg_tensor *out, const pg_tensor *input, const pg_tensor *weight, const pg_tensor *bias, int activation);
 
 /* ---- networks ---- */
 

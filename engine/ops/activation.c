@@ -36,6 +36,11 @@ int op_gelu(pg_tensor *out, const pg_tensor *input, int approximate) {
     return status < 0 ? status : pg_record1(approximate == 1 ? &gelu_tanh_rule : &gelu_rule, out, NULL, 0, input);
 }
 
+int pg_record_activation(int activation, pg_tensor *out, const pg_tensor *z) {
+    const pg_rule *rule = activation == PG_K_ACT_RELU ? &relu_rule : activation == PG_K_ACT_GELU ? &gelu_rule : &gelu_tanh_rule;
+    return pg_record1(rule, out, NULL, 0, z);
+}
+
 /* ---- silu, softplus, leaky_relu ---- */
 
 /* s (1 + x (1 - s)), s = sigmoid(x) */

@@ -367,7 +367,8 @@ static int linear_fused(pg_backward *b) {
 static const pg_rule linear_rule = {.name = "linear", .backward = linear_backward, .fused = linear_fused,
                                     .uses = {PG_USE(PG_IN(1)), PG_USE(PG_IN(0))}};
 
-int op_linear(pg_tensor *out, const pg_tensor *input, const pg_tensor *weight, const pg_tensor *bias) {
+/* With an activation the tape sees two ops, linear and the activation, as if they had been called one after the other. */
+int op_linear(pg_tensor *out, const pg_tensor *input, const pg_tensor *weight, const pg_tensor *bias, int activation) {
     const int n = input->impl->ndim;
     int status = check_dims(weight, "weight", 2);
     if (status < 0) return status;
@@ -385,8 +386,25 @@ int op_linear(pg_tensor *out, const pg_tensor *input, const pg_tensor *weight, c
         status = pg_dense(&dense, bias);
         if (status < 0) return status;
     }
-    const extras e = {.alpha = 1, .bias = dense.impl ? &dense : bias};
-    status = product(out, input, false, weight, true, &e);
+    /* words: relu, gelu, gelu_tanh */
+    static const int kinds[] = {PG_K_ACT_RELU, PG_K_ACT_GELU, PG_K_ACT_GELU_TANH};
+    const int kind = activation < 0 ? PG_K_ACT_NONE : kinds[activation];
+    const bool records = pg_will_record(3, (const pg_tensor *[]){input, weight, bias});
+    pg_tensor before = PG_HANDLE;
+    const bool keeps = records && kind != PG_K_ACT_NONE && kind != PG_K_ACT_RELU;
+    if (kind != PG_K_ACT_NONE && !pg_is_float(input->impl->dtype))
+        status = pg_fail("an activation needs a floating input, got %s", pg_dtype_name(input->impl->dtype));
+    const extras e = {.alpha = 1, .bias = dense.impl ? &dense : bias, .activation = kind, .aux = keeps ? &before : NULL};
+    if (status >= 0) status = product(out, input, false, weight, true, &e);
     pg_tensor_release(&dense);
-    return status < 0 ? status : pg_record1(&linear_rule, out, NULL, 0, input, weight, bias);
+    if (status < 0 || kind == PG_K_ACT_NONE)
+        return status < 0 ? status : pg_record1(&linear_rule, out, NULL, 0, input, weight, bias);
+    if (records) {
+        if (!keeps) status = pg_alias_same(&before, out);
+        if (status >= 0) status = pg_record1(&linear_rule, &before, NULL, 0, input, weight, bias);
+        if (status >= 0) status = pg_record_activation(kind, out, &before);
+        if (status < 0) pg_tensor_release(out);
+    }
+    pg_tensor_release(&before);
+    return status;
 }

@@ -196,6 +196,23 @@ describe("linear", function()
         close(F.linear(t, w, b), t:contiguous():matmul(w:t()):add(b), 1e-6)
     end)
 
+    it("applies an activation as the op of that name would", function()
+        local x, w, b = random({ 37, 20 }), random({ 70, 20 }), random({ 70 })
+        local z = F.linear(x, w, b)
+        close(F.linear(x, w, b, { activation = "relu" }), z:relu(), 0)
+        close(F.linear(x, w, b, { activation = "gelu" }), F.gelu(z), 0)
+        close(F.linear(x, w, b, { activation = "gelu_tanh" }), F.gelu(z, "tanh"), 0)
+        w:requires_grad_()
+        local g = random({ 37, 70 })
+        for name, apply in pairs { relu = F.relu, gelu = F.gelu } do
+            local fused = pg.autograd.grad(F.linear(x, w, b, { activation = name }), w, { grad_outputs = g })
+            close(fused, pg.autograd.grad(apply(F.linear(x, w, b)), w, { grad_outputs = g }), 0)
+        end
+        refuses("linear: activation: expected one of 'relu', 'gelu', 'gelu_tanh', got 'tanh'", function()
+            F.linear(x, w, b, { activation = "tanh" })
+        end)
+    end)
+
     it("gives the gradients of input, weight and bias", function()
         local x = random({ 6, 4 }, { requires_grad = true })
         local w, b = random({ 5, 4 }, { requires_grad = true }), random({ 5 }, { requires_grad = true })

@@ -313,6 +313,9 @@ samples.pg_addmm = {
 samples.pg_linear = {
     { real(2, 3), real(4, 3), real(4) },
     with(function(op, x, w) return op(x, w) end, real(2, 2, 3), real(4, 3)),
+    with(function(op, x, w, b) return op(x, w, b, { activation = "relu" }) end, real(3, 2), real(4, 2), real(4)),
+    with(function(op, x, w, b) return op(x, w, b, { activation = "gelu" }) end, real(3, 2), real(4, 2), real(4)),
+    with(function(op, x, w) return op(x, w, { activation = "gelu_tanh" }) end, real(3, 2), real(4, 2)),
 }
 
 -- ---- networks ----
