@@ -94,6 +94,23 @@ function M.run_program(program, arguments, stdin)
     return M.shell(("env -u LUA_INIT timeout 60 %s %s"):format(quote(program), arguments), stdin)
 end
 
+-- Lua code for a script under test: from here on the process gets a SIGINT at every 4 ms of its own processor time, so
+-- that on a busy machine too each is taken before the next one comes. press_every(0) ends it.
+M.press_often = [[
+    local ffi = require "ffi"
+    ffi.cdef "typedef struct { void *value; int signal, notify; char rest[48]; } press_event;"
+    ffi.cdef "typedef struct { long interval, interval_ns, first, first_ns; } press_time;"
+    ffi.cdef "int timer_create(int, press_event *, void **); int timer_settime(void *, int, press_time *, void *);"
+    local timer = ffi.new("void *[1]")
+    local event = ffi.new("press_event")
+    event.signal = 2
+    assert(ffi.C.timer_create(2, event, timer) == 0)
+    function press_every(ns)
+        assert(ffi.C.timer_settime(timer[0], 0, ffi.new("press_time", {0, ns, 0, ns}), nil) == 0)
+    end
+    press_every(4e6)
+]]
+
 -- ---- a terminal ----
 
 local LIMIT = 60        -- seconds to wait for a text that never comes; a text that comes is seen at once
@@ -130,14 +147,22 @@ function M.terminal(command, environment)
 end
 
 function Terminal:tmux(arguments)
-    return M.shell(("env -u LD_PRELOAD -u TMUX LANG=C.UTF-8 tmux -S %s %s"):format(quote(self.socket), arguments))
+    local command = "exec env -u LD_PRELOAD -u TMUX LANG=C.UTF-8 tmux -S %s %s 2>&1"
+    local pipe = io.popen(command:format(quote(self.socket), arguments))
+    local text = pipe:read("*a")
+    pipe:close()
+    return text
+end
+
+-- To tmux a ";" at the end of an argument ends the command.
+local function escaped(text)
+    return quote((text:gsub(";$", "\\;")))
 end
 
 ---Types a text, without Enter.
 ---@param text string
 function Terminal:type(text)
-    -- To tmux a ";" at the end of an argument ends the command.
-    self:tmux("send-keys -l -- " .. quote((text:gsub(";$", "\\;"))))
+    self:tmux("send-keys -l -- " .. escaped(text))
 end
 
 ---Presses keys by tmux's names: "Enter", "Tab", "Up", "C-c", "C-d".
@@ -148,8 +173,7 @@ end
 ---Types a line and Enter.
 ---@param text string
 function Terminal:line(text)
-    self:type(text)
-    self:press("Enter")
+    self:tmux("send-keys -l -- " .. escaped(text) .. " \\; send-keys Enter")
 end
 
 ---All that stands and stood on the screen, between two newlines, without blanks at the end.
