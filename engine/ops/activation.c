@@ -100,8 +100,9 @@ int op_elu(pg_tensor *out, const pg_tensor *input, double alpha) {
     pg_pool p;
     pg_pool_begin(&p);
     /* the exponential sees no positive number: its gradient there would be inf * 0 */
-    const pg_tensor *below = e_times(&p, x_expm1(&p, x_clamp(&p, input, NULL, NULL, NULL, PG_INT(0))), alpha);
-    return pg_pool_return(&p, out, x_where(&p, x_gt(&p, input, NULL, PG_INT(0)), input, NULL, below, NULL));
+    const pg_tensor *above = x_gt(&p, input, NULL, PG_INT(0));
+    const pg_tensor *below = e_times(&p, x_expm1(&p, x_where(&p, above, NULL, PG_INT(0), input, NULL)), alpha);
+    return pg_pool_return(&p, out, x_where(&p, above, input, NULL, below, NULL));
 }
 
 int op_relu6(pg_tensor *out, const pg_tensor *input) { return op_clamp(out, input, NULL, PG_INT(0), NULL, PG_INT(6)); }
