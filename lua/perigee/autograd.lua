@@ -209,8 +209,8 @@ local function run_custom(run, id, n_outputs, n_inputs)
     end
 end
 
--- A hook that holds its own tensor keeps it alive, and the tensor keeps the hook: a cycle that no collector sees. It ends
--- here: a graph that is not retained runs once, so the hooks of its inner tensors have run for the last time.
+-- A hook that holds its own tensor keeps it alive, and the tensor keeps the hook: a cycle that no collector sees. It
+-- ends here: a graph that is not retained runs once, so the hooks of its inner tensors have run for the last time.
 local function forget(ran)
     for _, id in ipairs(ran) do
         if hooks[id] and not hooks[id].is_leaf then hooks[id] = nil end

@@ -259,20 +259,37 @@ local function sorted_keys(known)
     return keys
 end
 
+local function unknown_option(key, known, op)
+    if type(key) ~= "string" then
+        errors.fail("%s: a table of options has string keys alone, got the key [%s]", op, tostring(key))
+    end
+    local keys = sorted_keys(known)
+    return errors.fail("%s: unknown option '%s' (known: %s)%s", op, key, table.concat(keys, ", "),
+        errors.did_you_mean(key, keys))
+end
+
+--- The first key of the table, beginning behind `key`, that is not among the known; nil where all are.
+local function first_unknown(o, known, key)
+    -- A straight line first: a loop in the middle of an op's call keeps the caller's loop from compiling.
+    key = next(o, key)
+    if key == nil then return nil end
+    if not known[key] then return key end
+    key = next(o, key)
+    if key == nil then return nil end
+    if not known[key] then return key end
+    key = next(o, key)
+    if key == nil then return nil end
+    if not known[key] then return key end
+    for other in next, o, key do
+        if not known[other] then return other end
+    end
+    return nil
+end
+
 --- Checks that the table's keys are the op's.
 local function check_options(o, known, op)
-    local key = next(o)
-    while key ~= nil do
-        if not known[key] then
-            if type(key) ~= "string" then
-                errors.fail("%s: a table of options has string keys alone, got the key [%s]", op, tostring(key))
-            end
-            local keys = sorted_keys(known)
-            errors.fail("%s: unknown option '%s' (known: %s)%s", op, key, table.concat(keys, ", "),
-                errors.did_you_mean(key, keys))
-        end
-        key = next(o, key)
-    end
+    local key = first_unknown(o, known)
+    if key ~= nil then unknown_option(key, known, op) end
 end
 wrapper.is_options = is_options
 wrapper.check_options = check_options
@@ -335,11 +352,12 @@ end
 
 -- What the generated functions may name.
 local environment = {
-    C = C, T = T, List = List, istype = istype, type = type, floor = floor, next = next, int64 = int64, uint64 = uint64,
+    C = C, T = T, List = List, istype = istype, type = type, floor = floor, int64 = int64, uint64 = uint64,
     HANDLE_MAGIC = HANDLE_MAGIC, LIST_MAGIC = LIST_MAGIC, LIMIT = LIMIT, DTYPES = dtype.number,
     bad = bad, bad_tensor = bad_tensor, bad_word = bad_word, hole = hole, twice = twice, surplus = surplus,
     want_int = want_int, want_float = want_float, want_number = want_number, want_list = want_list,
-    want_options = want_options, is_options = is_options, check_options = check_options, is_int64 = is_int64,
+    want_options = want_options, is_options = is_options, check_options = check_options, first_unknown = first_unknown,
+    is_int64 = is_int64,
     fill_ints = fill_ints, fill_tensors = fill_tensors,
     take_list = take_list, from_number = from_number, from_int = from_int,
     settle = memory.settle, settle_again = memory.settle_again,
@@ -349,6 +367,25 @@ local environment = {
 
 local REST_MAX = C.PG_DIMS_MAX
 
+-- template -> { text, kind, name, text, kind, name, ..., text }; kind is "$" or "{".
+local templates = {}
+
+local function split_template(template)
+    local parts, at = {}, 1
+    while true do
+        local from, to, kind, name = template:find("([%${])([%a_][%w_]*)}?", at)
+        if not from then break end
+        if kind == "$" then to = from + #name end
+        parts[#parts + 1] = template:sub(at, from - 1)
+        parts[#parts + 1] = kind
+        parts[#parts + 1] = name
+        at = to + 1
+    end
+    parts[#parts + 1] = template:sub(at)
+    templates[template] = parts
+    return parts
+end
+
 --- Writes Lua text. In a template $name stands for a local of that name taken from `environment`, {name} for a
 --- value.
 local function new_writer(op)
@@ -356,21 +393,27 @@ local function new_writer(op)
         lines = {}, constants = {}, used = {}, op = ("%q"):format(op),
         ints = 0, numbers = 0, singles = 0, floats = 0, tensors = 0,
     }
-    local function use(name)
-        if environment[name] == nil then error("no such name: " .. name) end
-        writer.used[name] = true
-        return name
-    end
+    local lines, used, quoted = writer.lines, writer.used, writer.op
 
     --- Appends a line.
     function writer.emit(template, values)
-        local text = template:gsub("%$([%a_][%w_]*)", use):gsub("{([%a_]+)}", function(key)
-            if key == "op" then return writer.op end
-            local value = values and values[key]
-            if value == nil then error("no value for {" .. key .. "} in " .. template) end
-            return tostring(value)
-        end)
-        writer.lines[#writer.lines + 1] = text
+        local parts = templates[template] or split_template(template)
+        local text = parts[1]
+        for k = 2, #parts, 3 do
+            local name = parts[k + 1]
+            if parts[k] == "$" then
+                if environment[name] == nil then error("no such name: " .. name) end
+                used[name] = true
+                text = text .. name .. parts[k + 2]
+            elseif name == "op" then
+                text = text .. quoted .. parts[k + 2]
+            else
+                local value = values and values[name]
+                if value == nil then error("no value for {" .. name .. "} in " .. template) end
+                text = text .. tostring(value) .. parts[k + 2]
+            end
+        end
+        lines[#lines + 1] = text
     end
 
     --- The name of a local that holds the value.
@@ -660,10 +703,12 @@ local function write_options(w, row, formal, fixed, rest)
         if p.option then
             w.emit("{x} = o[{name}]", v)
         else
-            v.given = p.rest and "rest_n > 0 or {x}" or "$type({x}) ~= 'nil'"
-            v.given = v.given:gsub("{x}", v.x):gsub("%$type", "type")
             w.emit("local v = o[{name}]", v)
-            w.emit("if $type(v) ~= 'nil' then if {given} then $twice({op}, {name}) end {x} = v end", v)
+            if p.rest then
+                w.emit("if $type(v) ~= 'nil' then if rest_n > 0 or {x} then $twice({op}, {name}) end {x} = v end", v)
+            else
+                w.emit("if $type(v) ~= 'nil' then if $type({x}) ~= 'nil' then $twice({op}, {name}) end {x} = v end", v)
+            end
         end
     end
     if row.attrs.out then w.emit("o_out = o.out") end
@@ -822,19 +867,10 @@ local function dispatcher(set, op, functions)
     for k = 1, width do vars[k] = "a" .. k end
     local all = table.concat(vars, ", ")
     local lines = { "local E, F, KNOWN, SIGNATURES, no_form = ..." }
-    for _, name in ipairs { "T", "istype", "type", "DTYPES", "is_options", "int64", "next" } do
+    for _, name in ipairs { "T", "istype", "type", "DTYPES", "is_options", "int64", "first_unknown" } do
         lines[#lines + 1] = ("local %s = E.%s"):format(name, name)
     end
     for k = 1, #set do lines[#lines + 1] = ("local F%d, KNOWN%d = F[%d], KNOWN[%d]"):format(k, k, k, k) end
-    lines[#lines + 1] = [[
-local function knows(o, known)
-    local key = next(o)
-    while key ~= nil do
-        if not known[key] then return false end
-        key = next(o, key)
-    end
-    return true
-end]]
     lines[#lines + 1] = ("return function(%s)"):format(all)
     lines[#lines + 1] = "local o, n = nil, 0"
     for k = width, 1, -1 do
@@ -883,7 +919,7 @@ end]]
                     table.concat(class_test(mine, ("o[%q]"):format(p.name)), " or "))
             end
         end
-        conditions[#conditions + 1] = ("(not o or knows(o, KNOWN%d))"):format(index)
+        conditions[#conditions + 1] = ("(not o or first_unknown(o, KNOWN%d) == nil)"):format(index)
         lines[#lines + 1] = ("if %s then return F%d(%s) end"):format(table.concat(conditions, " and "), index, all)
     end
     lines[#lines + 1] = ("return no_form(%q, SIGNATURES, %s)"):format(op, all)
