@@ -21,20 +21,38 @@ typedef struct partial { double a, b; int64_t i, index, n; } partial;
 #define LARGER(x, y) ((((y) > (x)) | ((y) != (y))) ? (y) : (x))      /* NaN wins */
 #define SMALLER(x, y) ((((y) < (x)) | ((y) != (y))) ? (y) : (x))
 
-/* op over e (an expression in v and q) of n dense elements. */
+/* op over e(v, q) of n dense elements, four rows of LANES at a time: (0 with 1) with (2 with 3), then with what there is. */
 #define DEFINE_FOLD(NAME, T, A, op, identity, e) \
     static A NAME(int64_t n, const T *x, A q) { \
         A lane[LANES]; \
         int64_t i = 0; \
         (void)q; \
         for (int k = 0; k < LANES; k++) lane[k] = identity; \
-        for (; i + LANES <= n; i += LANES) \
-            for (int k = 0; k < LANES; k++) { const A v = (A)x[i + k]; lane[k] = op(lane[k], e); } \
-        for (int k = 0; i + k < n; k++) { const A v = (A)x[i + k]; lane[k] = op(lane[k], e); } \
+        for (; i + 4 * LANES <= n; i += 4 * LANES) \
+            for (int k = 0; k < LANES; k++) { \
+                const A v0 = (A)x[i + k], v1 = (A)x[i + LANES + k], v2 = (A)x[i + 2 * LANES + k], v3 = (A)x[i + 3 * LANES + k]; \
+                const A e0 = e(v0, q), e1 = e(v1, q), e2 = e(v2, q), e3 = e(v3, q); \
+                const A left = op(e0, e1), right = op(e2, e3), all = op(left, right); \
+                lane[k] = op(lane[k], all); \
+            } \
+        for (; i < n; i += LANES) { \
+            int64_t m = min64(LANES, n - i); \
+            for (int64_t k = 0; k < m; k++) { const A v = (A)x[i + k], ev = e(v, q); lane[k] = op(lane[k], ev); } \
+        } \
         for (int width = LANES / 2; width > 0; width /= 2) \
             for (int k = 0; k < width; k++) lane[k] = op(lane[k], lane[k + width]); \
         return lane[0]; \
     }
+#define ITSELF(v, q) (v)
+#define DEVIATION(v, q) (((v) - (q)) * ((v) - (q)))
+#define SQUARED(v, q) ((v) * (v))
+#define ABSOLUTE_f32(v, q) abs_f32(v)
+#define ABSOLUTE_f64(v, q) abs_f64(v)
+#define NONZERO(v, q) ((v) != 0 ? 1 : 0)
+#define POWER_f32(v, q) pow_f32(abs_f32(v), q)
+#define POWER_f64(v, q) pow_f64(abs_f64(v), q)
+#define EXPONENTIAL_f32(v, q) exp_f32((v) - (q))
+#define EXPONENTIAL_f64(v, q) exp_f64((v) - (q))
 /* The first element that equals value (any NaN where value is one). */
 #define DEFINE_FIND(NAME, T) \
     static int64_t NAME(int64_t n, const T *x, T value) { \
@@ -50,26 +68,26 @@ typedef struct partial { double a, b; int64_t i, index, n; } partial;
         return i; \
     }
 #define DEFINE_FLOAT_FOLDS(T, S) \
-    DEFINE_FOLD(sum_##S, T, T, PLUS, 0, v) \
-    DEFINE_FOLD(product_##S, T, T, TIMES, 1, v) \
-    DEFINE_FOLD(largest_##S, T, T, LARGER, -(T)INFINITY, v) \
-    DEFINE_FOLD(smallest_##S, T, T, SMALLER, (T)INFINITY, v) \
-    DEFINE_FOLD(deviations_##S, T, T, PLUS, 0, (v - q) * (v - q)) \
-    DEFINE_FOLD(squares_##S, T, T, PLUS, 0, v * v) \
-    DEFINE_FOLD(absolutes_##S, T, T, PLUS, 0, abs_##S(v)) \
-    DEFINE_FOLD(nonzeros_##S, T, T, PLUS, 0, (v != 0 ? (T)1 : (T)0)) \
-    DEFINE_FOLD(largest_absolute_##S, T, T, LARGER, 0, abs_##S(v)) \
-    DEFINE_FOLD(smallest_absolute_##S, T, T, SMALLER, (T)INFINITY, abs_##S(v)) \
-    DEFINE_FOLD(powers_##S, T, T, PLUS, 0, pow_##S(abs_##S(v), q)) \
-    DEFINE_FOLD(exponentials_##S, T, T, PLUS, 0, exp_##S(v - q)) \
+    DEFINE_FOLD(sum_##S, T, T, PLUS, 0, ITSELF) \
+    DEFINE_FOLD(product_##S, T, T, TIMES, 1, ITSELF) \
+    DEFINE_FOLD(largest_##S, T, T, LARGER, -(T)INFINITY, ITSELF) \
+    DEFINE_FOLD(smallest_##S, T, T, SMALLER, (T)INFINITY, ITSELF) \
+    DEFINE_FOLD(deviations_##S, T, T, PLUS, 0, DEVIATION) \
+    DEFINE_FOLD(squares_##S, T, T, PLUS, 0, SQUARED) \
+    DEFINE_FOLD(absolutes_##S, T, T, PLUS, 0, ABSOLUTE_##S) \
+    DEFINE_FOLD(nonzeros_##S, T, T, PLUS, 0, NONZERO) \
+    DEFINE_FOLD(largest_absolute_##S, T, T, LARGER, 0, ABSOLUTE_##S) \
+    DEFINE_FOLD(smallest_absolute_##S, T, T, SMALLER, (T)INFINITY, ABSOLUTE_##S) \
+    DEFINE_FOLD(powers_##S, T, T, PLUS, 0, POWER_##S) \
+    DEFINE_FOLD(exponentials_##S, T, T, PLUS, 0, EXPONENTIAL_##S) \
     DEFINE_FIND(find_##S, T)
 DEFINE_FLOAT_FOLDS(float, f32)
 DEFINE_FLOAT_FOLDS(double, f64)
-DEFINE_FOLD(sum_i64, uint64_t, uint64_t, PLUS, 0, v)
-DEFINE_FOLD(product_i64, uint64_t, uint64_t, TIMES, 1, v)
-DEFINE_FOLD(largest_i64, int64_t, int64_t, LARGER, INT64_MIN, v)
-DEFINE_FOLD(smallest_i64, int64_t, int64_t, SMALLER, INT64_MAX, v)
-DEFINE_FOLD(nonzeros_i64, int64_t, int64_t, PLUS, 0, (v != 0 ? 1 : 0))
+DEFINE_FOLD(sum_i64, uint64_t, uint64_t, PLUS, 0, ITSELF)
+DEFINE_FOLD(product_i64, uint64_t, uint64_t, TIMES, 1, ITSELF)
+DEFINE_FOLD(largest_i64, int64_t, int64_t, LARGER, INT64_MIN, ITSELF)
+DEFINE_FOLD(smallest_i64, int64_t, int64_t, SMALLER, INT64_MAX, ITSELF)
+DEFINE_FOLD(nonzeros_i64, int64_t, int64_t, PLUS, 0, NONZERO)
 DEFINE_FIND(find_i64, int64_t)
 
 static int64_t nonzero_bytes(int64_t n, const uint8_t *x) {

@@ -949,7 +949,8 @@ for _, row in ipairs(core.rows) do
         spaces[space] = spaces[space] or {}
         table.insert(spaces[space], short)
     end
-    if method and not is_internal then
+    -- an internal row may still be a method, under a name of its own
+    if method and (not is_internal or method ~= true) then
         local name = method == true and row.name:match("([^.]+)$") or method
         by_method[name] = by_method[name] or {}
         table.insert(by_method[name], row)

@@ -33,7 +33,7 @@ function M.close(actual, expected, tolerance)
     for k = 1, #b do
         local same = math.abs(a[k] - b[k]) <= tolerance * (1 + math.abs(b[k]))
             or a[k] == b[k] or (a[k] ~= a[k] and b[k] ~= b[k])
-        assert.is_true(same, ("element %d: %.9g, expected %.9g"):format(k - 1, a[k], b[k]))
+        if not same then assert.is_true(same, ("element %d: %.17g, expected %.17g"):format(k - 1, a[k], b[k])) end
     end
 end
 
