@@ -344,8 +344,9 @@ int pg_view_of(pg_tensor *out, const pg_tensor *t, int ndim, const int64_t *shap
     x->view_kind = (uint8_t)(pg_grad_enabled() ? view_kind : PG_VIEW_NO_GRAD);
     if (x->view_kind == PG_VIEW_PLAIN && t->impl->view_kind > PG_VIEW_PLAIN) x->view_kind = t->impl->view_kind;
     status = pg_refresh_view(t->impl);
-    if (status >= 0 && rule) status = pg_record1(rule, &view, args, args_size, t);
     x->view_generation = base->generation;
+    /* where it fails, the view is gone */
+    if (status >= 0 && rule) status = pg_record1(rule, &view, args, args_size, t);
     if (status < 0) {
         pg_tensor_release(&view);
         return status;
