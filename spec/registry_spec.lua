@@ -48,11 +48,11 @@ describe("pg_call", function()
 
     it("takes lists of integers and lists as results", function()
         local args, out = boxes(3), ffi.new("pg_tensor_list", C.PG_LIST_MAGIC)
-        local sizes = ffi.new("int64_t[1]", 1)
+        local sizes = ffi.new("int64_t[2]", 1, 1)
         args[0].kind, args[0].as.list = C.PG_BOX_LIST, out
         tensor_box(args[1], a)
-        args[2].kind, args[2].n, args[2].as.ints = C.PG_BOX_INTS, 1, sizes
-        assert.are.equal(0, C.pg_call("pg_split", args, 3))
+        args[2].kind, args[2].n, args[2].as.ints = C.PG_BOX_INTS, 2, sizes
+        assert.are.equal(0, C.pg_call("pg_split_sections", args, 3))
         assert.are.equal(2, out.n)
         C.pg_tensor_list_release(out)
     end)

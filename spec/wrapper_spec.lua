@@ -113,6 +113,14 @@ int pg_unsqueeze(pg_tensor *out, const pg_tensor *input, int64_t dim);]], x, "a 
         refuses(function() x:view("int32") end, "view: no form takes (a Tensor, the string 'int32')")
     end)
 
+    it("tell a number from a list of one", function()
+        local y = pg.zeros(10)
+        assert.are.equal(2, #y:split(5))
+        assert.are.equal(2, #y:split({ 3, 7 }))
+        assert.are.equal(10, #y:split({ split_size = 1 }))
+        refuses(function() y:split({ 5 }) end, "split: sections [5] must sum to the size 10")
+    end)
+
     it("go by options too", function()
         local text = [[
 /* g(input: Tensor) -> Tensor   [] */

@@ -878,11 +878,12 @@ int pg_select(pg_tensor *out, const pg_tensor *input, int64_t dim, int64_t index
  * Positions start, start + step, ... before stop of dimension dim, bounds clamped as Python's: x[start:stop:step]. */
 int pg_slice(pg_tensor *out, const pg_tensor *input, int64_t dim, const int64_t *start, const int64_t *stop,
              int64_t step);
-/* split(input: Tensor, split_size_or_sections: int[], dim: int = 0) -> Tensor[]   [method, view, grad2]
- * Views of dimension dim: of one size each, the last one shorter (a number), or of the sizes given (a list of several).
- * PyTorch's split. */
-int pg_split(pg_tensor_list *out, const pg_tensor *input, const int64_t *split_size_or_sections,
-             int split_size_or_sections_n, int64_t dim);
+/* split(input: Tensor, split_size: int, dim: int = 0) -> Tensor[]   [method, view, grad2]
+ * Views of input along dim, each of split_size but the last, which may be smaller. PyTorch's split. */
+int pg_split(pg_tensor_list *out, const pg_tensor *input, int64_t split_size, int64_t dim);
+/* split(input: Tensor, sections: int[], dim: int = 0) -> Tensor[]   [method, view, grad2]
+ * Views of input along dim of the sizes that sections lists; they sum to dim's. PyTorch's split. */
+int pg_split_sections(pg_tensor_list *out, const pg_tensor *input, const int64_t *sections, int sections_n, int64_t dim);
 /* chunk(input: Tensor, chunks: int, dim: int = 0) -> Tensor[]   [method, view, grad2]
  * At most `chunks` views of equal size of dimension dim, the last one shorter. PyTorch's chunk. */
 int pg_chunk(pg_tensor_list *out, const pg_tensor *input, int64_t chunks, int64_t dim);

@@ -545,31 +545,33 @@ static int split_into(pg_tensor_list *list, const pg_tensor *input, int d, int64
     return parts_done(list, input, status, &split_rule, &(joint){d, false});
 }
 
-int op_split(pg_tensor_list *out, const pg_tensor *input, const int64_t *split_size_or_sections,
-             int split_size_or_sections_n, int64_t dim)
+int op_split(pg_tensor_list *out, const pg_tensor *input, int64_t split_size, int64_t dim)
 {
-    const int64_t *sizes = split_size_or_sections;
-    int n = split_size_or_sections_n, d;
     const pg_impl *x = input->impl;
     if (x->ndim == 0) return pg_fail("a tensor of no dimensions cannot be split");
-    int status = pg_wrap_dim(&d, dim, x->ndim);
+    int d, status = pg_wrap_dim(&d, dim, x->ndim);
     if (status < 0) return status;
     int64_t size = x->shape[d];
-    if (n == 1) {
-        int64_t each = sizes[0];
-        if (each < 0 || (each == 0 && size != 0))
-            return pg_fail("split_size must be %s, got %lld", each < 0 ? "non-negative" : "positive where there is anything to split",
-                           (long long)each);
-        return split_into(out, input, d, size == 0 ? 1 : (size - 1) / each + 1, NULL, each);
-    }
-    int64_t sum = 0;
-    for (int i = 0; i < n; i++)
-        if (sizes[i] < 0 || __builtin_add_overflow(sum, sizes[i], &sum))
-            return pg_fail("sections must be non-negative, got %lld at %d", (long long)sizes[i], i);
+    if (split_size < 0 || (split_size == 0 && size != 0))
+        return pg_fail("split_size must be %s, got %lld",
+                       split_size < 0 ? "non-negative" : "positive where there is anything to split", (long long)split_size);
+    return split_into(out, input, d, size == 0 ? 1 : (size - 1) / split_size + 1, NULL, split_size);
+}
+
+int op_split_sections(pg_tensor_list *out, const pg_tensor *input, const int64_t *sections, int sections_n, int64_t dim)
+{
+    const pg_impl *x = input->impl;
+    if (x->ndim == 0) return pg_fail("a tensor of no dimensions cannot be split");
+    int d, status = pg_wrap_dim(&d, dim, x->ndim);
+    if (status < 0) return status;
+    int64_t size = x->shape[d], sum = 0;
+    for (int i = 0; i < sections_n; i++)
+        if (sections[i] < 0 || __builtin_add_overflow(sum, sections[i], &sum))
+            return pg_fail("sections must be non-negative, got %lld at %d", (long long)sections[i], i);
     if (sum != size)
-        return pg_fail("sections %s must sum to the size %lld of dimension %d, they sum to %lld", text_of(sizes, n < 8 ? n : 8),
-                       (long long)size, d, (long long)sum);
-    return split_into(out, input, d, n, sizes, 0);
+        return pg_fail("sections %s must sum to the size %lld of dimension %d, they sum to %lld",
+                       text_of(sections, sections_n < 8 ? sections_n : 8), (long long)size, d, (long long)sum);
+    return split_into(out, input, d, sections_n, sections, 0);
 }
 
 int op_chunk(pg_tensor_list *out, const pg_tensor *input, int64_t chunks, int64_t dim)

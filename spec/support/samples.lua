@@ -202,6 +202,7 @@ samples.pg_narrow = { with(function(op, x) return op(x, 1, 1, 2) end, real(2, 4)
 samples.pg_select = { with(function(op, x) return op(x, 1, -1) end, real(2, 4)) }
 samples.pg_slice = { with(function(op, x) return op(x, 1, 1, nil, 2) end, real(2, 5)) }
 samples.pg_split = { with(function(op, x) return unpack(op(x, 2, 1)) end, real(2, 5)) }
+samples.pg_split_sections = { with(function(op, x) return unpack(op(x, { 1, 4 }, 1)) end, real(2, 5)) }
 samples.pg_chunk = { with(function(op, x) return unpack(op(x, 2, 1)) end, real(2, 5)) }
 samples.pg_unbind = { with(function(op, x) return unpack(op(x, 1)) end, real(2, 3)) }
 samples.pg_diagonal = { { real(3, 4) }, with(function(op, x) return op(x, 1, 2, 0) end, real(3, 2, 4)) }
