@@ -374,7 +374,8 @@ for index, row in ipairs(rows) do
         end
     end
     out[#out + 1] = ("\nstatic int invoke_%d(pg_boxed *boxes_, int boxes_n_)\n{"):format(index - 1)
-    out[#out + 1] = ("    pg_unbox u = pg_unbox_begin(%s, boxes_, boxes_n_, %d);"):format(quote(row.short), first + #row.params)
+    out[#out + 1] = ("    pg_unbox u = pg_unbox_begin(%s, boxes_, boxes_n_, %d);"):format(
+        quote(row.short), first + #row.params)
     for _, item in ipairs(setup) do out[#out + 1] = item end
     out[#out + 1] = "    if (u.status < 0) return u.status;"
     out[#out + 1] = ("    return %s(%s);\n}"):format(row.symbol, table.concat(call, ", "))
