@@ -1,12 +1,14 @@
 /* alloc.c: the caching allocator.
  *
- * Sizes are rounded up to classes: multiples of 64 bytes up to 1 KiB, then eight a doubling up to 64 MiB, then multiples of 2 MiB.
- * Blocks up to 1 MiB are cut from chunks (2 to 32 MiB, of whatever classes come along); larger ones are asked of the device one by
- * one. A freed block goes on its class's stack and is handed out again, the last freed first: it is the one still in the cache.
- * The stacks lie outside the blocks, whose memory the process may not be able to read, and have room for every block of their class
+ * Sizes are rounded up to classes: multiples of 64 bytes up to 1 KiB, then eight a doubling up to 64 MiB,
+ * then multiples of 2 MiB. Blocks up to 1 MiB are cut from chunks (2 to 32 MiB, of whatever classes come
+ * along); larger ones are asked of the device one by one. A freed block goes on its class's stack and is
+ * handed out again, the last freed first: it is the one still in the cache. The stacks lie outside the
+ * blocks, whose memory the process may not be able to read, and have room for every block of their class
  * before it is made, so giving back never allocates and never fails.
  *
- * One lock guards all of it. Uncontended it costs a few nanoseconds, less than keeping exact statistics without it would.
+ * One lock guards all of it. Uncontended it costs a few nanoseconds, less than keeping exact statistics
+ * without it would.
  */
 #include "alloc.h"
 
@@ -36,7 +38,8 @@ enum {
     CHUNK_CLASSES = LINEAR + 8 * 10    /* up to 1 MiB */
 };
 static const size_t CHUNK_MIN = (size_t)2 << 20, CHUNK_MAX = (size_t)32 << 20;
-static const size_t STEP = (size_t)2 << 20;            /* of sizes past the classes, and of what raw_allocate is asked for chunks */
+/* of sizes past the classes, and of what raw_allocate is asked for chunks */
+static const size_t STEP = (size_t)2 << 20;
 static const size_t KEEP_MIN = (size_t)512 << 20;      /* cached memory is not trimmed below this */
 
 typedef struct stack {
@@ -142,7 +145,8 @@ static void show(const pg_device *d, void *memory, size_t bytes)
 
 /* ---- the device's memory; called without the lock ---- */
 
-/* Asking what is available takes longer than a small reservation: a quarter of the last answer is given out without asking. */
+/* Asking what is available takes longer than a small reservation: a quarter of the last answer is given out
+ * without asking. */
 static bool fits(pg_allocator *a, size_t bytes)
 {
     const pg_device *d = a->device;
@@ -151,7 +155,8 @@ static bool fits(pg_allocator *a, size_t bytes)
     while (bytes <= left)
         if (atomic_compare_exchange_weak(&a->unchecked, &left, left - bytes)) return true;
     size_t available = d->available(d);
-    atomic_store_explicit(&a->unchecked, bytes < available ? (available - bytes) / 4 : 0, memory_order_relaxed);
+    atomic_store_explicit(&a->unchecked, bytes < available ? (available - bytes) / 4 : 0,
+                          memory_order_relaxed);
     return bytes <= available;
 }
 
@@ -363,7 +368,8 @@ static void *chunk_block(pg_allocator *a, int k, size_t bytes)
     }
 }
 
-/* The freed block past the classes that fits best, at most a quarter too large; -1 for none. Needs the lock. */
+/* The freed block past the classes that fits best, at most a quarter too large; -1 for none. Needs the
+ * lock. */
 static int64_t find_huge(const pg_allocator *a, size_t bytes)
 {
     int64_t best = -1;
@@ -422,9 +428,11 @@ static int out_of_memory(pg_allocator *a, size_t bytes)
     unlock(a);
     double mib = 1024.0 * 1024.0, available = d->available ? (double)d->available(d) : 0;
     return pg_fail_status(PG_ERROR_MEMORY,
-                          "out of memory on %s: %zu bytes (%.1f MiB) asked for, %.1f MiB live in tensors, %.1f MiB cached, "
+                          "out of memory on %s: %zu bytes (%.1f MiB) asked for, %.1f MiB live in tensors, "
+                          "%.1f MiB cached, "
                           "%.1f MiB free on the device",
-                          d->name, bytes, (double)bytes / mib, (double)live / mib, (double)cached / mib, available / mib);
+                          d->name, bytes, (double)bytes / mib, (double)live / mib, (double)cached / mib,
+                              available / mib);
 }
 
 int pg_allocate(pg_allocator *a, size_t bytes, void **memory, size_t *got)

@@ -1,4 +1,5 @@
-/* alloc.h: the caching allocator, one per device. Blocks are 64-byte aligned; freed blocks are kept by size class and handed out again. */
+/* alloc.h: the caching allocator, one per device. Blocks are 64-byte aligned; freed blocks are kept by size
+ * class and handed out again. */
 #ifndef PG_ALLOC_H
 #define PG_ALLOC_H
 
@@ -9,20 +10,22 @@ typedef struct pg_allocator pg_allocator;
 
 /* Made once a device; never destroyed (blocks may outlive everything). */
 pg_allocator *pg_allocator_new(const pg_device *device);
-/* At least `bytes` (zero allowed: a valid pointer). *got is the size to give back to pg_release_memory. Answers PG_ERROR_MEMORY
- * after having emptied its own cache. Thread-safe. */
+/* At least `bytes` (zero allowed: a valid pointer). *got is the size to give back to pg_release_memory.
+ * Answers PG_ERROR_MEMORY after having emptied its own cache. Thread-safe. */
 int pg_allocate(pg_allocator *a, size_t bytes, void **memory, size_t *got);
 void pg_release_memory(pg_allocator *a, void *memory, size_t got);
 void pg_allocator_empty_cache(pg_allocator *a);
 void pg_allocator_statistics(pg_allocator *a, pg_memory_stats *stats);
 void pg_allocator_reset_peak(pg_allocator *a);
-/* Host memory for the engine's own structures; given back with free. As the C library's, but that tests can make them fail: the n-th
- * allocation of the process does where PERIGEE_FAIL_ALLOCATION is n, and all after it where it is n+. pg_allocate counts too. */
+/* Host memory for the engine's own structures; given back with free. As the C library's, but that tests can
+ * make them fail: the n-th allocation of the process does where PERIGEE_FAIL_ALLOCATION is n, and all after
+ * it where it is n+. pg_allocate counts too. */
 void *pg_malloc(size_t bytes);
 void *pg_calloc(size_t n, size_t bytes);
 void *pg_realloc(void *memory, size_t bytes);
 char *pg_strdup(const char *text);
-/* Whether this thread's debt passed its limit since the last pg_debt_clear: the door then answers PG_COLLECT. */
+/* Whether this thread's debt passed its limit since the last pg_debt_clear: the door then answers
+ * PG_COLLECT. */
 bool pg_debt_due(void);
 
 #endif

@@ -1,5 +1,6 @@
-/* debt.h: memory that Lua's collector does not see. A Lua state lives on one thread, so the thread counts for it: bytes handed out
- * less bytes given back since the last collection. Past a limit the outermost door answers PG_COLLECT. */
+/* debt.h: memory that Lua's collector does not see. A Lua state lives on one thread, so the thread counts for
+ * it: bytes handed out less bytes given back since the last collection. Past a limit the outermost door
+ * answers PG_COLLECT. */
 #ifndef PG_DEBT_H
 #define PG_DEBT_H
 

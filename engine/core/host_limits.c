@@ -83,7 +83,8 @@ double pg_host_cpu_quota(void)
     if (group_folder("", folder, &mount)) {
         do {
             double quota, length;
-            if (group_text(folder, "cpu.max", text, sizeof text) && sscanf(text, "%lf %lf", &quota, &length) == 2 &&
+            if (group_text(folder, "cpu.max", text, sizeof text) &&
+                sscanf(text, "%lf %lf", &quota, &length) == 2 &&
                 quota > 0 && length > 0 && (least == 0 || quota / length < least))
                 least = quota / length;
         } while (parent(folder, mount));
@@ -110,8 +111,8 @@ static uint64_t field(const char *text, const char *name)
     return 0;
 }
 
-static void memory_groups(const char *controller, const char *limit_file, const char *used_file, const char *cache_field,
-                          uint64_t *least)
+static void memory_groups(const char *controller, const char *limit_file, const char *used_file,
+                          const char *cache_field, uint64_t *least)
 {
     char folder[PATH_BYTES], text[TEXT_BYTES];
     size_t mount;

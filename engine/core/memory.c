@@ -5,11 +5,12 @@
 #include "debt.h"
 #include "live.h"
 
-static const int64_t LIMIT_MIN = INT64_C(256) << 20;
+static const int64_t LIMIT_MIN = INT64_C(256) << 20, FLOOR_MAX = INT64_C(896) << 20;
 
 PG_THREAD pg_debt pg_debt_here = {0, INT64_C(256) << 20};
 
-/* How much is let pass between collections: a floor, and a part of what is live. Both grow while collecting is expensive. */
+/* How much is let pass between collections: a floor, and a part of what is live. Both grow while collecting
+ * is expensive. */
 static PG_THREAD struct { int64_t floor; double part; } pace = {INT64_C(256) << 20, 0.5};
 
 bool pg_debt_due(void) { return pg_debt_here.bytes > pg_debt_here.limit; }
@@ -19,10 +20,10 @@ void pg_debt_clear(double collect_seconds, double since_seconds)
     double share = since_seconds > 0 ? collect_seconds / since_seconds : 0;
     if (share > 0.05) {
         pace.part = 1;
-        if (pace.floor < 4 * LIMIT_MIN) pace.floor *= 2;
+        pace.floor = pace.floor < FLOOR_MAX / 2 ? 2 * pace.floor : FLOOR_MAX;
     } else if (share < 0.01) {
         pace.part = 0.5;
-        if (pace.floor > LIMIT_MIN) pace.floor /= 2;
+        pace.floor = pace.floor > 2 * LIMIT_MIN ? pace.floor / 2 : LIMIT_MIN;
     }
     int64_t live = (int64_t)(pace.part * (double)pg_allocated_everywhere());
     pg_debt_here.bytes = 0;

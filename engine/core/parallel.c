@@ -1,12 +1,12 @@
 /* parallel.c: the thread pool.
  *
- * One job runs at a time; a caller that finds the pool taken by another thread works alone, which is as right and never waits. A job
- * is published by opening a gate; workers that see it open enter, take pieces of the range until none is left, and go. The caller
- * takes pieces too, closes the gate when they run out, and waits only for the workers that did enter: one that sleeps too deep to
- * come in time costs nothing.
+ * One job runs at a time; a caller that finds the pool taken by another thread works alone, which is as right
+ * and never waits. A job is published by opening a gate; workers that see it open enter, take pieces of the
+ * range until none is left, and go. The caller takes pieces too, closes the gate when they run out, and waits
+ * only for the workers that did enter: one that sleeps too deep to come in time costs nothing.
  *
- * The gate is one atomic word: the upper half counts openings and closings (odd: open), the lower half the workers inside. Job
- * fields change only while it is closed and nobody is inside.
+ * The gate is one atomic word: the upper half counts openings and closings (odd: open), the lower half the
+ * workers inside. Job fields change only while it is closed and nobody is inside.
  */
 
 #include "parallel.h"
@@ -81,13 +81,15 @@ static void take_pieces(int worker)
     here.inside = false;
 }
 
-/* Enters the gate if it is open for this worker; turn is what it entered last, so as not to enter one opening twice. */
+/* Enters the gate if it is open for this worker; turn is what it entered last, so as not to enter one opening
+ * twice. */
 static bool enter(int worker, uint64_t *turn)
 {
     uint64_t g = atomic_load_explicit(&pool.gate, memory_order_acquire);
     while (gate_is_open(g) && g >> 32 != *turn) {
         if (atomic_load_explicit(&pool.limit, memory_order_relaxed) <= worker) return false;
-        if (atomic_compare_exchange_weak_explicit(&pool.gate, &g, g + 1, memory_order_acq_rel, memory_order_acquire)) {
+        if (atomic_compare_exchange_weak_explicit(&pool.gate, &g, g + 1, memory_order_acq_rel,
+                                                  memory_order_acquire)) {
             *turn = g >> 32;
             return true;
         }
@@ -143,7 +145,8 @@ static void start_workers(int wanted)
         pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
         while (pool.started < wanted) {
             pthread_t thread;
-            if (pthread_create(&thread, &attributes, worker_main, (void *)(intptr_t)(pool.started + 1)) != 0) break;
+            if (pthread_create(&thread, &attributes, worker_main, (void *)(intptr_t)(pool.started + 1)) != 0)
+                break;
             pool.started++;
         }
         pthread_attr_destroy(&attributes);
@@ -175,7 +178,8 @@ int pg_get_num_threads(void)
 
 int pg_set_num_threads(int n)
 {
-    if (n < 1 || n > THREADS_MAX) return pg_fail("set_num_threads: expected 1 to %d threads, got %d", THREADS_MAX, n);
+    if (n < 1 || n > THREADS_MAX)
+        return pg_fail("set_num_threads: expected 1 to %d threads, got %d", THREADS_MAX, n);
     atomic_store(&pool.threads, n);
     return PG_OK;
 }

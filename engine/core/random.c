@@ -72,7 +72,10 @@ double pg_initial_seed(void)
 }
 
 /* The state as bytes: seed, then offset, little end first. */
-static void pack(uint8_t *bytes, uint64_t v) { for (int i = 0; i < 8; i++) bytes[i] = (uint8_t)(v >> (8 * i)); }
+static void pack(uint8_t *bytes, uint64_t v)
+{
+    for (int i = 0; i < 8; i++) bytes[i] = (uint8_t)(v >> (8 * i));
+}
 
 static uint64_t unpack(const uint8_t *bytes)
 {
@@ -83,7 +86,8 @@ static uint64_t unpack(const uint8_t *bytes)
 
 int pg_get_rng_state(pg_tensor *out, const char *device)
 {
-    if (!out || out->magic != PG_HANDLE_MAGIC || out->impl) return pg_fail("get_rng_state: expected an empty handle");
+    if (!out || out->magic != PG_HANDLE_MAGIC || out->impl)
+        return pg_fail("get_rng_state: expected an empty handle");
     const pg_device *d, *host = pg_device_cpu();
     int status = pg_device_find(&d, device);
     if (status < 0) return status;
@@ -102,10 +106,11 @@ int pg_set_rng_state(const pg_tensor *state, const char *device)
     if (!state || state->magic != PG_HANDLE_MAGIC || !state->impl || !state->impl->storage)
         return pg_fail("set_rng_state: expected a tensor, got a freed one or none");
     if (pg_dtype_of(state) != PG_UINT8 || pg_ndim(state) != 1 || pg_numel(state) != PG_RNG_STATE_BYTES)
-        return pg_fail("set_rng_state: expected a uint8 tensor of shape [%d], got %s of shape %s", PG_RNG_STATE_BYTES,
-                       pg_dtype_name(pg_dtype_of(state)), pg_text(state));
-    if (!pg_device_of(state)->host) return pg_fail("set_rng_state: expected a tensor on the cpu, got one on %s",
-                                                   pg_device_of(state)->name);
+        return pg_fail("set_rng_state: expected a uint8 tensor of shape [%d], got %s of shape %s",
+                       PG_RNG_STATE_BYTES, pg_dtype_name(pg_dtype_of(state)), pg_text(state));
+    if (!pg_device_of(state)->host)
+        return pg_fail("set_rng_state: expected a tensor on the cpu, got one on %s",
+                       pg_device_of(state)->name);
     const pg_device *d;
     int status = pg_device_find(&d, device);
     if (status < 0) return status;

@@ -1,5 +1,6 @@
-/* random.h: one Philox stream a thread and device, seeded by the thread itself or, where it does not, by chance. A draw of n
- * elements takes the state as it stands and moves the offset by ceil(n / 4) (float64: ceil(n / 2)), whatever the workers. */
+/* random.h: one Philox stream a thread and device, seeded by the thread itself or, where it does not, by
+ * chance. A draw of n elements takes the state as it stands and moves the offset by ceil(n / 4) (float64:
+ * ceil(n / 2)), whatever the workers. */
 #ifndef PG_RANDOM_H
 #define PG_RANDOM_H
 

@@ -116,7 +116,8 @@ static void empty(pg_impl *x)
 static bool claim(pg_impl *x)
 {
     int one = 1;
-    return atomic_load_explicit(&x->held, memory_order_acquire) == 0 && atomic_compare_exchange_strong(&x->refs, &one, 2);
+    return atomic_load_explicit(&x->held, memory_order_acquire) == 0 &&
+        atomic_compare_exchange_strong(&x->refs, &one, 2);
 }
 
 /* Empties what can go now; true if anything went. */
@@ -149,7 +150,9 @@ int pg_scope_leave(int token)
     pg_scope **place = &here.innermost;
     while (*place && (*place)->token != token) place = &(*place)->around;
     pg_scope *s = *place;
-    if (!s) return pg_fail("scope: a scope is left that this thread is not in (does a coroutine yield inside one?)");
+    if (!s)
+        return pg_fail("scope: a scope is left that this thread is not in (does a coroutine yield inside "
+                       "one?)");
     bool innermost = place == &here.innermost;
     /* left out of order: nothing is emptied, what it lists goes to the scope around */
     while (innermost && sweep(s)) {}
@@ -165,7 +168,8 @@ int pg_scope_leave(int token)
     pthread_mutex_unlock(&mutex);
     free(s);
     if (!innermost)
-        return pg_fail("scope: scopes end in reverse order, and one inside has not ended (does a coroutine yield inside one?)");
+        return pg_fail("scope: scopes end in reverse order, and one inside has not ended (does a coroutine "
+                       "yield inside one?)");
     return PG_OK;
 }
 
@@ -179,7 +183,8 @@ int pg_scope_resume(int token)
 {
     if (here.suspended == 0 || token != here.suspended - 1) {
         if (token >= 0 && token < here.suspended) here.suspended = token;
-        return pg_fail("scope: suspended stretches end in reverse order (does a coroutine yield inside one?)");
+        return pg_fail("scope: suspended stretches end in reverse order (does a coroutine yield inside "
+                       "one?)");
     }
     here.suspended = token;
     return PG_OK;

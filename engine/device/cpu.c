@@ -32,8 +32,8 @@ extern const pg_kernels pg_kernels_avx512;
 static bool has_avx2(void)
 {
     unsigned a, b, c = 0, d;
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2") &&
-           __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+           __builtin_cpu_supports("bmi2") && __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
 }
 static bool has_avx512(void)
 {
@@ -81,7 +81,8 @@ static const isa *pick(void)
     if (asked && *asked) {
         for (cap = ISAS - 1; cap >= 0 && strcmp(isas[cap].name, asked) != 0; cap--) {}
         if (cap < 0) {
-            snprintf(problem, sizeof problem, "PERIGEE_CPU_ISA: expected baseline, avx2 or avx512, got '%.60s'", asked);
+            snprintf(problem, sizeof problem, "PERIGEE_CPU_ISA: expected baseline, avx2 or avx512, got "
+                                              "'%.60s'", asked);
             cap = 0;
         }
     }
@@ -196,7 +197,8 @@ static int synchronize(const pg_device *d)
 static pg_device cpu = {
     .type = "cpu", .index = 0, .name = "cpu", .host = true,
     .raw_allocate = raw_allocate, .raw_free = raw_free, .available = available,
-    .to_host = copy_bytes, .from_host = copy_bytes, .context = begin, .context_end = end, .synchronize = synchronize,
+    .to_host = copy_bytes, .from_host = copy_bytes, .context = begin, .context_end = end,
+    .synchronize = synchronize,
 };
 static const char *isa_name;
 static pthread_once_t once = PTHREAD_ONCE_INIT;

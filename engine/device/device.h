@@ -1,4 +1,5 @@
-/* device.h: what a device is: one struct of functions and one table of kernels. Nothing above this file knows which device it runs on. */
+/* device.h: what a device is: one struct of functions and one table of kernels. Nothing above this file knows
+ * which device it runs on. */
 #ifndef PG_DEVICE_H
 #define PG_DEVICE_H
 
@@ -29,7 +30,8 @@ struct pg_device {
 };
 
 const pg_device *pg_device_cpu(void);
-/* "cpu", "cuda", "cuda:1"; NULL name is the default device. An unknown or absent device is an error that lists those there are. */
+/* "cpu", "cuda", "cuda:1"; NULL name is the default device. An unknown or absent device is an error that
+ * lists those there are. */
 int pg_device_find(const pg_device **out, const char *name);
 
 /* The k-th device that there is, NULL past the last. The cpu is device 0. */
@@ -37,14 +39,16 @@ const pg_device *pg_device_at(int k);
 /* Why the cpu's kernels are not those that were asked for (PERIGEE_CPU_ISA), or NULL. */
 const char *pg_cpu_problem(void);
 
-/* Runs a kernel: PG_RUN(device, softmax, dtype, rows, n, in, out, log). The status is the engine's (error message set). */
-int pg_kernel_status(const pg_device *d, pg_context *context, int kernel_status, const char *kernel, int dtype);
-#define PG_RUN(device, kernel, ...)                                                                                      \
-    __extension__({                                                                                                      \
-        const pg_device *device_ = (device);                                                                             \
-        pg_context context_;                                                                                             \
-        device_->context(device_, &context_);                                                                            \
-        pg_kernel_status(device_, &context_, device_->kernels->kernel(&context_, __VA_ARGS__), #kernel, -1);             \
+/* Runs a kernel: PG_RUN(device, softmax, dtype, rows, n, in, out, log). The status is the engine's (error
+ * message set). */
+int pg_kernel_status(const pg_device *d, pg_context *context, int kernel_status, const char *kernel,
+                     int dtype);
+#define PG_RUN(device, kernel, ...)                                                                         \
+    __extension__({                                                                                         \
+        const pg_device *device_ = (device);                                                                \
+        pg_context context_;                                                                                \
+        device_->context(device_, &context_);                                                               \
+        pg_kernel_status(device_, &context_, device_->kernels->kernel(&context_, __VA_ARGS__), #kernel, -1);\
     })
 
 #endif

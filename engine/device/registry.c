@@ -8,7 +8,8 @@
 
 const pg_device *pg_device_at(int k) { return k == 0 ? pg_device_cpu() : NULL; }
 
-/* "cuda:1" is of type "cuda" with index 1; -1 where no index is given, -2 where the text after the colon is none. */
+/* "cuda:1" is of type "cuda" with index 1; -1 where no index is given, -2 where the text after the colon is
+ * none. */
 static size_t type_length(const char *name, long *index)
 {
     const char *colon = strchr(name, ':');
@@ -55,7 +56,8 @@ int pg_device_count(const char *type)
     return n;
 }
 
-int pg_kernel_status(const pg_device *d, pg_context *context, int kernel_status, const char *kernel, int dtype)
+int pg_kernel_status(const pg_device *d, pg_context *context, int kernel_status, const char *kernel,
+                     int dtype)
 {
     int status = PG_OK;
     switch (kernel_status) {

@@ -11,7 +11,8 @@ bool pg_is_utf8(const char *bytes, size_t n)
         if (c < 0x80) continue;
         int more = c >= 0xc2 && c <= 0xdf ? 1 : c >= 0xe0 && c <= 0xef ? 2 : c >= 0xf0 && c <= 0xf4 ? 3 : 0;
         if (more == 0 || end - p < more) return false;
-        unsigned low = c == 0xe0 ? 0xa0 : c == 0xf0 ? 0x90 : 0x80, high = c == 0xed ? 0x9f : c == 0xf4 ? 0x8f : 0xbf;
+        unsigned low = c == 0xe0 ? 0xa0 : c == 0xf0 ? 0x90 : 0x80;
+        unsigned high = c == 0xed ? 0x9f : c == 0xf4 ? 0x8f : 0xbf;
         if (p[0] < low || p[0] > high) return false;
         for (int i = 1; i < more; i++)
             if (p[i] < 0x80 || p[i] > 0xbf) return false;
@@ -42,7 +43,9 @@ static int hex4(pg_json *j)
     if (j->end - j->at < 4) return -1;
     for (int i = 0; i < 4; i++) {
         char c = *j->at++;
-        int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+        int digit = c >= '0' && c <= '9' ? c - '0'
+                    : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                    : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
         if (digit < 0) return -1;
         v = v * 16 + digit;
     }
@@ -144,7 +147,8 @@ static int read_number(pg_json *j)
 static int read_word(pg_json *j, const char *word, int token)
 {
     size_t n = strlen(word);
-    if ((size_t)(j->end - j->at) < n || memcmp(j->at, word, n) != 0) return pg_json_fail(j, "an unknown word");
+    if ((size_t)(j->end - j->at) < n || memcmp(j->at, word, n) != 0)
+        return pg_json_fail(j, "an unknown word");
     j->at += n;
     return token;
 }
@@ -179,7 +183,8 @@ bool pg_json_integer(const pg_json *j, int64_t *value)
     int64_t v = 0;
     for (size_t i = 0; i < j->number_n; i++) {
         char c = j->number[i];
-        if (c < '0' || c > '9' || __builtin_mul_overflow(v, 10, &v) || __builtin_add_overflow(v, c - '0', &v)) return false;
+        if (c < '0' || c > '9' || __builtin_mul_overflow(v, 10, &v) || __builtin_add_overflow(v, c - '0', &v))
+            return false;
     }
     *value = v;
     return true;
@@ -196,8 +201,8 @@ bool pg_json_skip(pg_json *j, int token)
         if (begun) {
             if (depth == DEPTH_MAX) return pg_json_fail(j, "values nested too deep"), false;
             open[depth++] = (char)token;
-        } else if (token != PG_JSON_STRING && token != PG_JSON_NUMBER && token != PG_JSON_TRUE && token != PG_JSON_FALSE &&
-                   token != PG_JSON_NULL) {
+        } else if (token != PG_JSON_STRING && token != PG_JSON_NUMBER && token != PG_JSON_TRUE &&
+                   token != PG_JSON_FALSE && token != PG_JSON_NULL) {
             return pg_json_fail(j, "expected a value"), false;
         }
         /* what follows it, up to the start of the next value */
@@ -211,7 +216,8 @@ bool pg_json_skip(pg_json *j, int token)
                 continue;
             }
             if (!begun) {
-                if (token != ',') return pg_json_fail(j, "expected ',' or the end of a list or an object"), false;
+                if (token != ',')
+                    return pg_json_fail(j, "expected ',' or the end of a list or an object"), false;
                 token = pg_json_next(j);
             }
             if (in == '{') {

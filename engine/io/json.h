@@ -1,7 +1,8 @@
-/* json.h: a strict reader of JSON text (RFC 8259) as a stream of tokens, without recursion and without allocating.
+/* json.h: a strict reader of JSON text (RFC 8259) as a stream of tokens, without recursion and without
+ * allocating.
  *
- * The text is the reader's to change: strings are decoded in place and end with a NUL, which is why "\u0000" is refused. A reader that
- * met an error stays there: every further token is PG_JSON_ERROR.
+ * The text is the reader's to change: strings are decoded in place and end with a NUL, which is why "\u0000"
+ * is refused. A reader that met an error stays there: every further token is PG_JSON_ERROR.
  */
 #ifndef PG_JSON_H
 #define PG_JSON_H
@@ -11,7 +12,8 @@
 #include <stdint.h>
 
 enum {
-    PG_JSON_ERROR = -1, PG_JSON_END = 0, PG_JSON_STRING = 's', PG_JSON_NUMBER = 'n', PG_JSON_TRUE = 't', PG_JSON_FALSE = 'f',
+    PG_JSON_ERROR = -1, PG_JSON_END = 0, PG_JSON_STRING = 's', PG_JSON_NUMBER = 'n', PG_JSON_TRUE = 't',
+    PG_JSON_FALSE = 'f',
     PG_JSON_NULL = '0'          /* and the characters { } [ ] : , stand for themselves */
 };
 

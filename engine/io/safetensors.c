@@ -1,7 +1,8 @@
 /* safetensors.c: reading and writing tensors by name (the safetensors format).
  *
- * A file is u64le n | n bytes of JSON | data. Nothing it says is believed: every length is checked against the bytes that the file
- * really has before anything is allocated, and the tensors must tile the data without gap and overlap.
+ * A file is u64le n | n bytes of JSON | data. Nothing it says is believed: every length is checked against
+ * the bytes that the file really has before anything is allocated, and the tensors must tile the data without
+ * gap and overlap.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -25,7 +26,8 @@ enum { NAME_SHOWN = 100 };   /* of a name in a message */
 /* dtypes of the format; those without a counterpart here can be listed, not loaded. */
 static const struct { const char *name; int dtype, size; } dtypes[] = {
     {"BOOL", PG_BOOL, 1}, {"U8", PG_UINT8, 1}, {"I8", PG_INT8, 1}, {"I16", PG_INT16, 2}, {"I32", PG_INT32, 4},
-    {"I64", PG_INT64, 8}, {"F16", PG_FLOAT16, 2}, {"BF16", PG_BFLOAT16, 2}, {"F32", PG_FLOAT32, 4}, {"F64", PG_FLOAT64, 8},
+    {"I64", PG_INT64, 8}, {"F16", PG_FLOAT16, 2}, {"BF16", PG_BFLOAT16, 2}, {"F32", PG_FLOAT32, 4},
+    {"F64", PG_FLOAT64, 8},
     {"U16", -1, 2}, {"U32", -1, 4}, {"U64", -1, 8}, {"F8_E4M3", -1, 1}, {"F8_E5M2", -1, 1}, {"C64", -1, 8},
 };
 enum { DTYPES = sizeof dtypes / sizeof *dtypes };
@@ -71,7 +73,8 @@ static int bad_file_at(const char *path, const char *format, ...)
 
 static int bad_json(const pg_safetensors *f, const pg_json *j)
 {
-    return bad_file(f, "the header is not as it should be: %s at byte %zu", j->error, 8 + pg_json_position(j));
+    return bad_file(f, "the header is not as it should be: %s at byte %zu", j->error,
+                    8 + pg_json_position(j));
 }
 
 /* ---- reading bytes ---- */
@@ -110,7 +113,8 @@ static int read_metadata(pg_safetensors *f, pg_json *j)
     if (token == '}') return PG_OK;
     for (; token == PG_JSON_STRING; token = pg_json_next(j)) {
         pair p = {j->string, NULL};
-        if (!pg_json_expect(j, ':', "expected ':'") || !pg_json_expect(j, PG_JSON_STRING, "metadata values are strings"))
+        if (!pg_json_expect(j, ':', "expected ':'") ||
+            !pg_json_expect(j, PG_JSON_STRING, "metadata values are strings"))
             return bad_json(f, j);
         p.value = j->string;
         pair *more = grow(f->metadata, f->metadata_n, &f->metadata_room, sizeof *more);
@@ -159,7 +163,8 @@ static int read_entry(pg_safetensors *f, pg_json *j, entry *e)
     bool done = token == '}';
     for (; token == PG_JSON_STRING; token = pg_json_next(j)) {
         const char *key = j->string;
-        int field = strcmp(key, "dtype") == 0 ? DTYPE : strcmp(key, "shape") == 0 ? SHAPE : strcmp(key, "data_offsets") == 0 ? OFFSETS : 0;
+        int field = strcmp(key, "dtype") == 0 ? DTYPE : strcmp(key, "shape") == 0 ? SHAPE
+            : strcmp(key, "data_offsets") == 0 ? OFFSETS : 0;
         if (seen & field) return bad_file(f, "tensor '%.*s' has two fields '%s'", NAME_SHOWN, e->name, key);
         seen |= field;
         if (!pg_json_expect(j, ':', "expected ':'")) return bad_json(f, j);
@@ -167,10 +172,12 @@ static int read_entry(pg_safetensors *f, pg_json *j, entry *e)
             if (!pg_json_expect(j, PG_JSON_STRING, "a dtype is a string")) return bad_json(f, j);
             for (e->type = 0; e->type < DTYPES && strcmp(dtypes[e->type].name, j->string) != 0; e->type++) {}
             if (e->type == DTYPES)
-                return bad_file(f, "tensor '%.*s' has the unknown dtype '%.30s'", NAME_SHOWN, e->name, j->string);
+                return bad_file(f, "tensor '%.*s' has the unknown dtype '%.30s'", NAME_SHOWN, e->name,
+                                j->string);
         } else if (field == SHAPE) {
             if (!pg_json_expect(j, '[', "a shape is a list")) return bad_json(f, j);
-            e->ndim = read_integers(j, e->shape, PG_DIMS_MAX, "a shape of more than 16 dimensions is not supported");
+            e->ndim = read_integers(j, e->shape, PG_DIMS_MAX, "a shape of more than 16 dimensions is not "
+                                                              "supported");
             if (e->ndim < 0) return bad_json(f, j);
         } else if (field == OFFSETS) {
             if (!pg_json_expect(j, '[', "data_offsets is a list")) return bad_json(f, j);
@@ -213,7 +220,8 @@ static int read_header(pg_safetensors *f, size_t n)
     for (; token == PG_JSON_STRING; token = pg_json_next(&j)) {
         const char *name = j.string;
         int status;
-        if (!pg_json_expect(&j, ':', "expected ':'") || !pg_json_expect(&j, '{', "expected an object")) return bad_json(f, &j);
+        if (!pg_json_expect(&j, ':', "expected ':'") || !pg_json_expect(&j, '{', "expected an object"))
+            return bad_json(f, &j);
         if (strcmp(name, "__metadata__") == 0) {
             if (metadata) return bad_file(f, "there is more than one '__metadata__'");
             metadata = true;
@@ -245,8 +253,14 @@ static int read_header(pg_safetensors *f, size_t n)
 
 /* ---- what the header says must fit the file ---- */
 
-static int by_name(const void *p, const void *q) { return strcmp((*(entry *const *)p)->name, (*(entry *const *)q)->name); }
-static int by_key(const void *p, const void *q) { return strcmp(((const pair *)p)->key, ((const pair *)q)->key); }
+static int by_name(const void *p, const void *q)
+{
+    return strcmp((*(entry *const *)p)->name, (*(entry *const *)q)->name);
+}
+static int by_key(const void *p, const void *q)
+{
+    return strcmp(((const pair *)p)->key, ((const pair *)q)->key);
+}
 
 static int by_place(const void *p, const void *q)
 {
@@ -261,11 +275,12 @@ static int check_sizes(const pg_safetensors *f, const entry *e)
     if (n < 0 || __builtin_mul_overflow(n, dtypes[e->type].size, &bytes))
         return bad_file(f, "tensor '%.*s': the shape's product overflows", NAME_SHOWN, e->name);
     if (e->begin > e->end || e->end > f->data_bytes)
-        return bad_file(f, "tensor '%.*s': data_offsets [%lld, %lld] are not within the %lld bytes of data", NAME_SHOWN, e->name,
-                        (long long)e->begin, (long long)e->end, (long long)f->data_bytes);
+        return bad_file(f, "tensor '%.*s': data_offsets [%lld, %lld] are not within the %lld bytes of data",
+                        NAME_SHOWN, e->name, (long long)e->begin, (long long)e->end,
+                        (long long)f->data_bytes);
     if (e->end - e->begin != bytes)
-        return bad_file(f, "tensor '%.*s': %lld bytes of data, but %s of shape %s has %lld", NAME_SHOWN, e->name,
-                        (long long)(e->end - e->begin), dtypes[e->type].name,
+        return bad_file(f, "tensor '%.*s': %lld bytes of data, but %s of shape %s has %lld", NAME_SHOWN,
+                        e->name, (long long)(e->end - e->begin), dtypes[e->type].name,
                         pg_shape_text((char[PG_TEXT]){0}, e->shape, e->ndim), (long long)bytes);
     return PG_OK;
 }
@@ -285,12 +300,14 @@ static int check_header(pg_safetensors *f)
     int64_t reached = 0;
     for (int i = 0; i < n && status >= 0; i++) {
         if (order[i]->begin != reached)
-            status = bad_file(f, "tensor '%.*s': its data starts at %lld, expected %lld: tensors leave no gap and do not overlap",
-                              NAME_SHOWN, order[i]->name, (long long)order[i]->begin, (long long)reached);
+            status = bad_file(f, "tensor '%.*s': its data starts at %lld, expected %lld: tensors leave no "
+                                 "gap and do not overlap", NAME_SHOWN, order[i]->name,
+                                 (long long)order[i]->begin, (long long)reached);
         reached = order[i]->end;
     }
     if (status >= 0 && reached != f->data_bytes)
-        status = bad_file(f, "%lld bytes of data, but the tensors end at %lld", (long long)f->data_bytes, (long long)reached);
+        status = bad_file(f, "%lld bytes of data, but the tensors end at %lld", (long long)f->data_bytes,
+                          (long long)reached);
     free(order);
     if (f->metadata_n > 1) qsort(f->metadata, (size_t)f->metadata_n, sizeof *f->metadata, by_key);
     for (int i = 1; i < f->metadata_n && status >= 0; i++)
@@ -333,16 +350,18 @@ static int open_file(pg_safetensors *f, bool map)
     if (!S_ISREG(s.st_mode)) return bad_file(f, "is not a file");
     int64_t size = s.st_size;
     unsigned char first[8];
-    if (size < 8) return bad_file(f, "has %lld bytes, fewer than the 8 of the header's length", (long long)size);
+    if (size < 8)
+        return bad_file(f, "has %lld bytes, fewer than the 8 of the header's length", (long long)size);
     int status = read_at(f, first, 8, 0);
     if (status < 0) return status;
     uint64_t n = 0;
     for (int i = 7; i >= 0; i--) n = n << 8 | first[i];
     if (n > (uint64_t)HEADER_MAX)
-        return bad_file(f, "the header's length is given as %llu, more than %lld", (unsigned long long)n, (long long)HEADER_MAX);
+        return bad_file(f, "the header's length is given as %llu, more than %lld", (unsigned long long)n,
+                        (long long)HEADER_MAX);
     if ((int64_t)n > size - 8)
-        return bad_file(f, "the header's length is given as %llu, but the file has only %lld bytes", (unsigned long long)n,
-                        (long long)size);
+        return bad_file(f, "the header's length is given as %llu, but the file has only %lld bytes",
+                        (unsigned long long)n, (long long)size);
     f->header = pg_malloc((size_t)n + 1);
     if (!f->header) return pg_out_of_memory((size_t)n + 1);
     if ((status = read_at(f, f->header, (int64_t)n, 8)) < 0) return status;
@@ -411,7 +430,8 @@ static int load(pg_tensor *out, const pg_safetensors *f, const entry *e, const p
     int64_t bytes = e->end - e->begin, at = f->data_start + e->begin;
     /* a bool's bytes may need cleaning, an unaligned tensor must be moved */
     if (f->map && device->host && bytes > 0 && dtype != PG_BOOL && at % dtypes[e->type].size == 0) {
-        int status = pg_wrap(out, device, dtype, e->ndim, e->shape, f->map->memory + at, (size_t)bytes, storage_release, f->map);
+        int status = pg_wrap(out, device, dtype, e->ndim, e->shape, f->map->memory + at, (size_t)bytes,
+                             storage_release, f->map);
         if (status >= 0) atomic_fetch_add(&f->map->refs, 1);
         return status;
     }
@@ -433,15 +453,18 @@ static int load(pg_tensor *out, const pg_safetensors *f, const entry *e, const p
 
 int pg_safetensors_tensor(pg_tensor *out, pg_safetensors *file, int k, const char *device)
 {
-    if (!out || out->magic != PG_HANDLE_MAGIC || out->impl) return pg_fail("safetensors: expected an empty handle");
+    if (!out || out->magic != PG_HANDLE_MAGIC || out->impl)
+        return pg_fail("safetensors: expected an empty handle");
     if (!file || k < 0 || k >= file->entries_n)
-        return pg_fail_status(PG_ERROR_INDEX, "safetensors: no tensor %d (there are %d)", k, file ? file->entries_n : 0);
+        return pg_fail_status(PG_ERROR_INDEX, "safetensors: no tensor %d (there are %d)", k,
+                              file ? file->entries_n : 0);
     const pg_device *d;
     int status = pg_device_find(&d, device);
     if (status < 0) return status;
     const entry *e = &file->entries[k];
     if (dtypes[e->type].dtype < 0)
-        return bad_file(file, "tensor '%.*s' has dtype %s, which is not supported", NAME_SHOWN, e->name, dtypes[e->type].name);
+        return bad_file(file, "tensor '%.*s' has dtype %s, which is not supported", NAME_SHOWN, e->name,
+                        dtypes[e->type].name);
     return load(out, file, e, d);
 }
 
@@ -542,20 +565,26 @@ static int by_alignment(const void *p, const void *q)
     return x != y ? y - x : strcmp(a->name, b->name);
 }
 
-static int by_item_name(const void *p, const void *q) { return strcmp(((const item *)p)->name, ((const item *)q)->name); }
+static int by_item_name(const void *p, const void *q)
+{
+    return strcmp(((const item *)p)->name, ((const item *)q)->name);
+}
 
-static int check_save(item *items, const char *const *names, const pg_tensor *const *tensors, int n, const char *const *keys,
-                      const char *const *values, int metadata_n)
+static int check_save(item *items, const char *const *names, const pg_tensor *const *tensors, int n,
+                      const char *const *keys, const char *const *values, int metadata_n)
 {
     if (n < 0 || metadata_n < 0 || (n > 0 && (!names || !tensors)) || (metadata_n > 0 && (!keys || !values)))
         return pg_fail("safetensors: expected names and tensors");
     for (int i = 0; i < n; i++) {
         const pg_tensor *t = tensors[i];
         if (!names[i]) return pg_fail("safetensors: tensor %d has no name", i);
-        if (!pg_is_utf8(names[i], strlen(names[i]))) return pg_fail("safetensors: the name of tensor %d is not UTF-8", i);
-        if (strcmp(names[i], "__metadata__") == 0) return pg_fail("safetensors: a tensor cannot be called '__metadata__'");
+        if (!pg_is_utf8(names[i], strlen(names[i])))
+            return pg_fail("safetensors: the name of tensor %d is not UTF-8", i);
+        if (strcmp(names[i], "__metadata__") == 0)
+            return pg_fail("safetensors: a tensor cannot be called '__metadata__'");
         if (!t || t->magic != PG_HANDLE_MAGIC || !t->impl || !t->impl->storage)
-            return pg_fail("safetensors: '%.*s': expected a tensor, got a freed one or something else", NAME_SHOWN, names[i]);
+            return pg_fail("safetensors: '%.*s': expected a tensor, got a freed one or something else",
+                           NAME_SHOWN, names[i]);
         int type = 0;
         while (type < DTYPES && dtypes[type].dtype != pg_dtype_of(t)) type++;
         items[i] = (item){names[i], t, type, pg_numel(t) * dtypes[type].size};
@@ -576,7 +605,8 @@ static int check_save(item *items, const char *const *names, const pg_tensor *co
     return PG_OK;
 }
 
-static void make_header(text *t, const item *items, int n, const char *const *keys, const char *const *values, int metadata_n)
+static void make_header(text *t, const item *items, int n, const char *const *keys, const char *const *values,
+                        int metadata_n)
 {
     append(t, "\0\0\0\0\0\0\0\0{", 9);
     if (metadata_n > 0) {
@@ -657,7 +687,8 @@ static int write_file(const char *path, const char *temporary, const text *heade
     bool replaces = stat(path, &before) == 0;
     int status = PG_OK;
     w.file = -1;
-    if (replaces && !S_ISREG(before.st_mode)) status = bad_file_at(path, "cannot be saved: it is there and is no file");
+    if (replaces && !S_ISREG(before.st_mode))
+        status = bad_file_at(path, "cannot be saved: it is there and is no file");
     if (status >= 0 && (w.file = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666)) < 0)
         status = bad_file_at(path, "cannot be saved: %s", os_error());
     if (status >= 0) {
@@ -670,7 +701,8 @@ static int write_file(const char *path, const char *temporary, const text *heade
         if (status >= 0 && !w.failed && rename(temporary, path) < 0) w.failed = errno;
         if (w.failed) {
             errno = w.failed;
-            status = bad_file_at(path, "cannot be saved (what was there before is untouched): %s", os_error());
+            status = bad_file_at(path, "cannot be saved (what was there before is untouched): %s",
+                                 os_error());
         }
         if (status < 0) unlink(temporary);
         else sync_folder(path);
@@ -679,7 +711,8 @@ static int write_file(const char *path, const char *temporary, const text *heade
     return status;
 }
 
-/* A file size limit answers with a signal that ends the process; here it is to be an error like a full disk. */
+/* A file size limit answers with a signal that ends the process; here it is to be an error like a full
+ * disk. */
 typedef struct quiet { sigset_t limit, before; bool pending; } quiet;
 
 static void quiet_begin(quiet *q)
@@ -701,8 +734,8 @@ static void quiet_end(quiet *q)
     pthread_sigmask(SIG_SETMASK, &q->before, NULL);
 }
 
-int pg_safetensors_save(const char *path, const char *const *names, const pg_tensor *const *tensors, int tensors_n,
-                        const char *const *keys, const char *const *values, int metadata_n)
+int pg_safetensors_save(const char *path, const char *const *names, const pg_tensor *const *tensors,
+                        int tensors_n, const char *const *keys, const char *const *values, int metadata_n)
 {
     if (!path || !*path) return pg_fail("safetensors: expected a path to save to");
     item *items = pg_malloc((size_t)(tensors_n > 0 ? tensors_n : 1) * sizeof *items);
@@ -714,8 +747,8 @@ int pg_safetensors_save(const char *path, const char *const *names, const pg_ten
         make_header(&header, items, tensors_n, keys, values, metadata_n);
         if (header.failed) status = pg_out_of_memory(header.room * 2);
         else if (header.n - 8 > (size_t)HEADER_MAX)
-            status = pg_fail("safetensors: the header would have %zu bytes, at most %lld are allowed", header.n - 8,
-                             (long long)HEADER_MAX);
+            status = pg_fail("safetensors: the header would have %zu bytes, at most %lld are allowed",
+                             header.n - 8, (long long)HEADER_MAX);
     }
     if (status >= 0) {
         static atomic_uint count;

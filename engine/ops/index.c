@@ -1,7 +1,7 @@
 /* index.c: elements chosen by tensors of positions.
  *
- * Gradients: taking elements and adding into them are each other's. What goes into the tape are the integer positions as the kernels
- * read them (masks expanded, converted to int64).
+ * Gradients: taking elements and adding into them are each other's. What goes into the tape are the integer
+ * positions as the kernels read them (masks expanded, converted to int64).
  */
 #include "inplace.h"
 
@@ -32,13 +32,15 @@ static int true_positions(pg_tensor *out, const pg_tensor *mask)
     int status = pg_dense_as(&dense, mask, PG_BOOL);
     if (status >= 0) status = PG_RUN(d, nonzero, dense.impl->numel, pg_data(&dense), &count, NULL);
     if (status >= 0) status = pg_new(out, d, PG_INT64, 1, &count);
-    if (status >= 0 && count > 0) status = PG_RUN(d, nonzero, dense.impl->numel, pg_data(&dense), &count, pg_data(out));
+    if (status >= 0 && count > 0)
+        status = PG_RUN(d, nonzero, dense.impl->numel, pg_data(&dense), &count, pg_data(out));
     pg_tensor_release(&dense);
     if (status < 0) pg_tensor_release(out);
     return status;
 }
 
-/* out = positions / inner % size: the coordinate along a dimension of `size` with `inner` elements behind each step. */
+/* out = positions / inner % size: the coordinate along a dimension of `size` with `inner` elements behind
+ * each step. */
 static int coordinate(pg_tensor *out, const pg_tensor *positions, int64_t inner, int64_t size)
 {
     pg_tensor whole = PG_HANDLE;
@@ -96,8 +98,9 @@ static int add_mask(positions *p, const pg_tensor *x, const pg_tensor *mask, int
     const pg_impl *m = mask->impl;
     for (int i = 0; i < m->ndim; i++)
         if (m->shape[i] != x->impl->shape[d + i])
-            return pg_fail_status(PG_ERROR_INDEX, "the shape of the mask %s at dimension %d does not match the shape of the indexed "
-                                  "tensor %s at dimension %d", pg_text(mask), i, pg_text(x), d + i);
+            return pg_fail_status(PG_ERROR_INDEX, "the shape of the mask %s at dimension %d does not match "
+                                                  "the shape of the indexed tensor %s at dimension %d",
+                                                  pg_text(mask), i, pg_text(x), d + i);
     pg_tensor linear = PG_HANDLE;
     int status = true_positions(&linear, mask);
     int64_t inner = 1;
@@ -114,7 +117,8 @@ static int add_mask(positions *p, const pg_tensor *x, const pg_tensor *mask, int
     return status;
 }
 
-static int positions_of(positions *p, const pg_tensor *x, const pg_tensor *const *indices, int n, const int64_t *dims, int dims_n)
+static int positions_of(positions *p, const pg_tensor *x, const pg_tensor *const *indices, int n,
+                        const int64_t *dims, int dims_n)
 {
     p->n = 0;
     if (n != dims_n) return pg_fail("%d index tensors, but %d dims", n, dims_n);
@@ -123,11 +127,12 @@ static int positions_of(positions *p, const pg_tensor *x, const pg_tensor *const
     for (int k = 0; k < n; k++) {
         int dtype = pg_dtype_of(indices[k]), takes = dtype == PG_BOOL ? pg_ndim(indices[k]) : 1;
         if (!is_index_dtype(dtype) && dtype != PG_BOOL)
-            return pg_fail_status(PG_ERROR_INDEX, "tensors used as indices must be int64, int32, int16, int8 or bool, got %s",
-                                  pg_dtype_name(dtype));
+            return pg_fail_status(PG_ERROR_INDEX, "tensors used as indices must be int64, int32, int16, int8 "
+                                                  "or bool, got %s", pg_dtype_name(dtype));
         if (dims[k] < next || dims[k] + takes > ndim)
-            return pg_fail_status(PG_ERROR_INDEX, "too many indices for a tensor of shape %s: %d of them from dimension %lld on",
-                                  pg_text(x), takes, (long long)dims[k]);
+            return pg_fail_status(PG_ERROR_INDEX, "too many indices for a tensor of shape %s: %d of them "
+                                                  "from dimension %lld on", pg_text(x), takes,
+                                                  (long long)dims[k]);
         int status;
         if (dtype == PG_BOOL) {
             status = add_mask(p, x, indices[k], (int)dims[k]);
@@ -142,7 +147,8 @@ static int positions_of(positions *p, const pg_tensor *x, const pg_tensor *const
     return PG_OK;
 }
 
-/* The iteration space of an access: the result's shape, the indexed side's strides, the indices' strides. data[0] is left open. */
+/* The iteration space of an access: the result's shape, the indexed side's strides, the indices' strides.
+ * data[0] is left open. */
 static int plan_access(pg_advanced *a, const pg_tensor *x, const positions *p)
 {
     const pg_impl *t = x->impl;
@@ -155,11 +161,14 @@ static int plan_access(pg_advanced *a, const pg_tensor *x, const positions *p)
         size_t used = 0;
         list[0] = 0;
         for (int k = 0; k < p->n && used < sizeof list; k++)
-            used += (size_t)snprintf(list + used, sizeof list - used, "%s%s", k ? ", " : "", pg_text(&p->index[k]));
-        return pg_fail_status(PG_ERROR_INDEX, "shape mismatch: indexing tensors could not be broadcast together with shapes %s", list);
+            used += (size_t)snprintf(list + used, sizeof list - used, "%s%s", k ? ", " : "",
+                                     pg_text(&p->index[k]));
+        return pg_fail_status(PG_ERROR_INDEX, "shape mismatch: indexing tensors could not be broadcast "
+                                              "together with shapes %s", list);
     }
     if (ndim + t->ndim - p->n > PG_DIMS_MAX)
-        return pg_fail("the result would have %d dimensions, at most %d are supported", ndim + t->ndim - p->n, PG_DIMS_MAX);
+        return pg_fail("the result would have %d dimensions, at most %d are supported", ndim + t->ndim - p->n,
+                       PG_DIMS_MAX);
     bool neighbours = true;
     for (int k = 1; k < p->n; k++) neighbours = neighbours && p->dims[k] == p->dims[k - 1] + 1;
     int first = neighbours && p->n > 0 ? (int)p->dims[0] : 0;    /* where the indices' dimensions go */
@@ -198,10 +207,12 @@ static int plan_access(pg_advanced *a, const pg_tensor *x, const positions *p)
     }
     s->data[1] = pg_data(x);
     int64_t count = pg_product(s->shape, s->ndim);
-    if (count < 0) return pg_fail("shape %s has more elements than can be counted", text_of(s->shape, s->ndim));
+    if (count < 0)
+        return pg_fail("shape %s has more elements than can be counted", text_of(s->shape, s->ndim));
     for (int k = 0; k < p->n && count > 0; k++)
         if (a->size[k] == 0)
-            return pg_fail_status(PG_ERROR_INDEX, "an index is out of bounds for dimension %lld with size 0", (long long)p->dims[k]);
+            return pg_fail_status(PG_ERROR_INDEX, "an index is out of bounds for dimension %lld with size 0",
+                                  (long long)p->dims[k]);
     return PG_OK;
 }
 
@@ -221,7 +232,8 @@ static bool as_rows(pg_rows *r, const pg_tensor *x, const positions *p)
 
 static int record_inputs(const pg_tensor **inputs, const positions *p, int before)
 {
-    if (before + p->n > PG_INPUTS_MAX) return pg_fail("at most %d index tensors have a gradient, got %d", PG_INPUTS_MAX - before, p->n);
+    if (before + p->n > PG_INPUTS_MAX)
+        return pg_fail("at most %d index tensors have a gradient, got %d", PG_INPUTS_MAX - before, p->n);
     for (int k = 0; k < p->n; k++) inputs[before + k] = &p->index[k];
     return PG_OK;
 }
@@ -276,7 +288,8 @@ static int take(pg_tensor *out, const pg_tensor *x, const positions *p)
     return PG_RUN(d, index_get, item, &a);
 }
 
-int op_index(pg_tensor *out, const pg_tensor *input, const pg_tensor *const *indices, int indices_n, const int64_t *dims, int dims_n)
+int op_index(pg_tensor *out, const pg_tensor *input, const pg_tensor *const *indices, int indices_n,
+             const int64_t *dims, int dims_n)
 {
     positions p;
     int status = positions_of(&p, input, indices, indices_n, dims, dims_n);
@@ -305,13 +318,15 @@ static int index_put_backward(pg_backward *b)
     } else if (b->needs[0]) {
         pg_meta m = pg_output_meta(b, 0);
         m.ndim = 0;
-        b->input[0] = x_index_put(b->pool, b->grad[0], indices, args->n, args->dims, args->n, zeros_of(b->pool, m), false);
+        b->input[0] = x_index_put(b->pool, b->grad[0], indices, args->n, args->dims, args->n,
+                                  zeros_of(b->pool, m), false);
     }
     if (b->needs[1]) b->input[1] = x_index(b->pool, b->grad[0], indices, args->n, args->dims, args->n);
     return b->pool->status;
 }
 #define PUT_USES (INDEX_USES & ~PG_USE(1))
-static const pg_rule index_put_rule = {.name = "index_put", .backward = index_put_backward, .uses = {PUT_USES, PUT_USES}};
+static const pg_rule index_put_rule = {.name = "index_put", .backward = index_put_backward,
+    .uses = {PUT_USES, PUT_USES}};
 
 /* Writes values at positions p of x. */
 static int put(const pg_tensor *x, const positions *p, const pg_tensor *values, bool accumulate)
@@ -331,8 +346,8 @@ static int put(const pg_tensor *x, const positions *p, const pg_tensor *values, 
         fits = fits && (have == 1 || have == a.s.shape[i]);
     }
     if (!fits)
-        return pg_fail("shape mismatch: values of shape %s cannot be broadcast to the indexed shape %s", pg_text(values),
-                       text_of(a.s.shape, a.s.ndim));
+        return pg_fail("shape mismatch: values of shape %s cannot be broadcast to the indexed shape %s",
+                       pg_text(values), text_of(a.s.shape, a.s.ndim));
     if (pg_product(a.s.shape, a.s.ndim) == 0) return PG_OK;
     pg_tensor use = PG_HANDLE;
     status = pg_converted(&use, values, pg_dtype_of(x));
@@ -364,11 +379,12 @@ static int check_values(const pg_tensor *x, const pg_tensor *values)
 {
     int have = pg_dtype_of(values), want = pg_dtype_of(x);
     if (have == want || values->impl->ndim == 0) return PG_OK;
-    return pg_fail("the values' dtype (%s) must be that of the tensor (%s)", pg_dtype_name(have), pg_dtype_name(want));
+    return pg_fail("the values' dtype (%s) must be that of the tensor (%s)", pg_dtype_name(have),
+                   pg_dtype_name(want));
 }
 
-int op_index_put_(pg_tensor *input, const pg_tensor *const *indices, int indices_n, const int64_t *dims, int dims_n,
-                  const pg_tensor *values, bool accumulate)
+int op_index_put_(pg_tensor *input, const pg_tensor *const *indices, int indices_n, const int64_t *dims,
+                  int dims_n, const pg_tensor *values, bool accumulate)
 {
     positions p;
     pg_tensor twin = PG_HANDLE;
@@ -384,15 +400,16 @@ int op_index_put_(pg_tensor *input, const pg_tensor *const *indices, int indices
             status = record_inputs(inputs, &p, 2);
             n += p.n;
         }
-        if (status >= 0) status = pg_inplace_open(&twin, input, &index_put_rule, &args, sizeof args, n, inputs);
+        if (status >= 0)
+            status = pg_inplace_open(&twin, input, &index_put_rule, &args, sizeof args, n, inputs);
         if (status >= 0) status = pg_inplace_close(&twin, input, put(input, &p, values, accumulate));
     }
     positions_end(&p);
     return status;
 }
 
-int op_index_put(pg_tensor *out, const pg_tensor *input, const pg_tensor *const *indices, int indices_n, const int64_t *dims,
-                 int dims_n, const pg_tensor *values, bool accumulate)
+int op_index_put(pg_tensor *out, const pg_tensor *input, const pg_tensor *const *indices, int indices_n,
+                 const int64_t *dims, int dims_n, const pg_tensor *values, bool accumulate)
 {
     positions p;
     int status = check_values(input, values);
@@ -420,7 +437,8 @@ typedef struct along { int64_t dim; } along;
 static int check_index(pg_tensor *out, const pg_tensor *index)
 {
     int dtype = pg_dtype_of(index);
-    if (dtype != PG_INT64 && dtype != PG_INT32) return pg_fail("index: expected int64, got %s", pg_dtype_name(dtype));
+    if (dtype != PG_INT64 && dtype != PG_INT32)
+        return pg_fail("index: expected int64, got %s", pg_dtype_name(dtype));
     return pg_converted(out, index, PG_INT64);
 }
 
@@ -428,8 +446,8 @@ static int no_larger(const pg_tensor *index, const pg_tensor *than, int except, 
 {
     for (int i = 0; i < index->impl->ndim; i++)
         if (i != except && index->impl->shape[i] > than->impl->shape[i])
-            return pg_fail("index of shape %s must be no larger than %s of shape %s%s", pg_text(index), what, pg_text(than),
-                           except >= 0 ? " apart from dim" : "");
+            return pg_fail("index of shape %s must be no larger than %s of shape %s%s", pg_text(index), what,
+                           pg_text(than), except >= 0 ? " apart from dim" : "");
     return PG_OK;
 }
 
@@ -441,8 +459,10 @@ static int same_ndim(const pg_tensor *a, const pg_tensor *b, const char *what)
     return pg_fail("index must have as many dimensions as %s, got %s and %s", what, pg_text(a), pg_text(b));
 }
 
-/* The walk over index's shape: dense is the result or the source, indexed the side that is reached through index. */
-static void gathering(pg_gathering *g, const pg_tensor *index, const pg_tensor *dense, const pg_tensor *indexed, int dim)
+/* The walk over index's shape: dense is the result or the source, indexed the side that is reached through
+ * index. */
+static void gathering(pg_gathering *g, const pg_tensor *index, const pg_tensor *dense,
+                      const pg_tensor *indexed, int dim)
 {
     const pg_impl *i = index->impl;
     const pg_tensor *operands[] = {index, dense, indexed};
@@ -471,7 +491,8 @@ static int gather_backward(pg_backward *b)
     b->input[0] = x_scatter_add(b->pool, into, a->dim, index, b->grad[0]);
     return b->pool->status;
 }
-static const pg_rule gather_rule = {.name = "gather", .backward = gather_backward, .uses = {PG_USE(PG_IN(1))}};
+static const pg_rule gather_rule = {.name = "gather", .backward = gather_backward,
+    .uses = {PG_USE(PG_IN(1))}};
 
 int op_gather(pg_tensor *out, const pg_tensor *input, int64_t dim, const pg_tensor *index)
 {
@@ -483,7 +504,8 @@ int op_gather(pg_tensor *out, const pg_tensor *input, int64_t dim, const pg_tens
     if (status >= 0) status = check_index(&at, index);
     if (status >= 0) status = same_ndim(&at, input, "input");
     if (status >= 0 && at.impl->ndim && input->impl->ndim) status = no_larger(&at, input, d, "input");
-    if (status >= 0) status = pg_new(out, pg_device_of(input), pg_dtype_of(input), at.impl->ndim, at.impl->shape);
+    if (status >= 0)
+        status = pg_new(out, pg_device_of(input), pg_dtype_of(input), at.impl->ndim, at.impl->shape);
     if (status >= 0 && at.impl->numel > 0) {
         gathering(&g, &at, out, input, d);
         status = PG_RUN(pg_device_of(input), gather, pg_size_of(pg_dtype_of(input)), &g);
@@ -525,8 +547,8 @@ static const pg_tensor *fitted(pg_pool *pool, const pg_tensor *src, const pg_ten
     return src;
 }
 
-static int scatter_into(pg_tensor *out, const pg_tensor *input, int64_t dim, const pg_tensor *index, const pg_tensor *src,
-                        const pg_number *number, bool add)
+static int scatter_into(pg_tensor *out, const pg_tensor *input, int64_t dim, const pg_tensor *index,
+                        const pg_tensor *src, const pg_number *number, bool add)
 {
     along a;
     int d, dtype = pg_dtype_of(input);
@@ -541,7 +563,8 @@ static int scatter_into(pg_tensor *out, const pg_tensor *input, int64_t dim, con
     if (status >= 0 && at.impl->ndim && input->impl->ndim) status = no_larger(&at, input, d, "input");
     if (status >= 0 && src && at.impl->ndim && src->impl->ndim) status = no_larger(&at, src, -1, "src");
     if (status >= 0 && src && pg_dtype_of(src) != dtype)
-        status = pg_fail("src is %s, input %s: expected one dtype", pg_dtype_name(pg_dtype_of(src)), pg_dtype_name(dtype));
+        status = pg_fail("src is %s, input %s: expected one dtype", pg_dtype_name(pg_dtype_of(src)),
+                         pg_dtype_name(dtype));
     if (status >= 0 && src) {
         src = fitted(&pool, src, &at);
         status = pool.status;
@@ -550,19 +573,22 @@ static int scatter_into(pg_tensor *out, const pg_tensor *input, int64_t dim, con
         status = pg_new(&scalar, pg_device_of(input), dtype, 0, NULL);
         if (status >= 0) status = pg_fill_value(&scalar, pg_value_of(number, dtype));
         if (status >= 0)
-            status = pg_alias(&value, &scalar, at.impl->ndim, at.impl->shape, (int64_t[PG_DIMS_MAX]){0}, scalar.impl->offset);
+            status = pg_alias(&value, &scalar, at.impl->ndim, at.impl->shape, (int64_t[PG_DIMS_MAX]){0},
+                              scalar.impl->offset);
     }
     if (status >= 0) status = pg_new_like(out, input, dtype);
     if (status >= 0) status = pg_copy_into(out, input);
     if (status >= 0 && at.impl->numel > 0) {
         gathering(&g, &at, src ? src : &value, out, d);
         const pg_device *device = pg_device_of(input);
-        status = add ? PG_RUN(device, scatter_add, dtype, &g) : PG_RUN(device, scatter, pg_size_of(dtype), &g);
+        status = add ? PG_RUN(device, scatter_add, dtype, &g)
+            : PG_RUN(device, scatter, pg_size_of(dtype), &g);
     }
     a.dim = d;
     const pg_tensor *inputs[] = {input, &at, src};
     if (status < 0) pg_tensor_release(out);
-    else status = pg_record(add ? &scatter_add_rule : &scatter_rule, 1, &out, src ? 3 : 2, inputs, &a, sizeof a);
+    else status = pg_record(add ? &scatter_add_rule : &scatter_rule, 1, &out, src ? 3 : 2, inputs, &a,
+                            sizeof a);
     pg_tensor_release(&value);
     pg_tensor_release(&scalar);
     pg_tensor_release(&at);
@@ -570,13 +596,14 @@ static int scatter_into(pg_tensor *out, const pg_tensor *input, int64_t dim, con
     return status < 0 ? status : ended;
 }
 
-int op_scatter(pg_tensor *out, const pg_tensor *input, int64_t dim, const pg_tensor *index, const pg_tensor *src,
-               const pg_number *src_number)
+int op_scatter(pg_tensor *out, const pg_tensor *input, int64_t dim, const pg_tensor *index,
+               const pg_tensor *src, const pg_number *src_number)
 {
     return scatter_into(out, input, dim, index, src, src_number, false);
 }
 
-int op_scatter_add(pg_tensor *out, const pg_tensor *input, int64_t dim, const pg_tensor *index, const pg_tensor *src)
+int op_scatter_add(pg_tensor *out, const pg_tensor *input, int64_t dim, const pg_tensor *index,
+                   const pg_tensor *src)
 {
     return scatter_into(out, input, dim, index, src, NULL, true);
 }
@@ -603,7 +630,8 @@ static int rows_of(pg_rows *r, const pg_tensor *x, int d, const pg_tensor *index
 static int vector_index(pg_tensor *out, const pg_tensor *index)
 {
     int dtype = pg_dtype_of(index);
-    if (dtype != PG_INT64 && dtype != PG_INT32) return pg_fail("index: expected int64, got %s", pg_dtype_name(dtype));
+    if (dtype != PG_INT64 && dtype != PG_INT32)
+        return pg_fail("index: expected int64, got %s", pg_dtype_name(dtype));
     if (index->impl->ndim > 1) return pg_fail("index: expected a vector, got shape %s", pg_text(index));
     return pg_dense_as(out, index, PG_INT64);
 }
@@ -633,7 +661,8 @@ int op_index_select(pg_tensor *out, const pg_tensor *input, int64_t dim, const p
     if (status >= 0) status = vector_index(&at, index);
     if (status >= 0) status = rows_of(&r, input, d, &at);
     if (status >= 0 && ndim == 0 && r.n_index != 1)
-        status = pg_fail("index: expected one position for an input of no dimensions, got %lld", (long long)r.n_index);
+        status = pg_fail("index: expected one position for an input of no dimensions, got %lld",
+                         (long long)r.n_index);
     if (status >= 0) {
         memcpy(shape, input->impl->shape, sizeof *shape * (size_t)ndim);
         if (ndim) shape[d] = r.n_index;
@@ -641,7 +670,8 @@ int op_index_select(pg_tensor *out, const pg_tensor *input, int64_t dim, const p
     }
     if (status >= 0 && out->impl->numel > 0) {
         status = pg_dense(&dense, input);
-        if (status >= 0) status = PG_RUN(device, index_select, pg_size_of(dtype), &r, pg_data(&dense), pg_data(out));
+        if (status >= 0)
+            status = PG_RUN(device, index_select, pg_size_of(dtype), &r, pg_data(&dense), pg_data(out));
     }
     args.dim = d;
     if (status < 0) pg_tensor_release(out);
@@ -666,23 +696,25 @@ static int index_add_backward(pg_backward *b)
     b->input[2] = g;
     return b->pool->status;
 }
-static const pg_rule index_add_rule = {.name = "index_add", .backward = index_add_backward, .uses = {0, 0, PG_USE(PG_IN(1))}};
+static const pg_rule index_add_rule = {.name = "index_add", .backward = index_add_backward,
+    .uses = {0, 0, PG_USE(PG_IN(1))}};
 
 static int check_source(const pg_tensor *input, const pg_tensor *source, int d, int64_t n)
 {
     const pg_impl *x = input->impl, *s = source->impl;
     if (x->dtype != s->dtype)
-        return pg_fail("source is %s, input %s: expected one dtype", pg_dtype_name(s->dtype), pg_dtype_name(x->dtype));
+        return pg_fail("source is %s, input %s: expected one dtype", pg_dtype_name(s->dtype),
+                       pg_dtype_name(x->dtype));
     if (s->ndim == 0 && x->ndim <= 1 && n == 1) return PG_OK;
     bool fits = s->ndim == x->ndim;
     for (int i = 0; fits && i < x->ndim; i++) fits = s->shape[i] == (i == d ? n : x->shape[i]);
     if (fits) return PG_OK;
-    return pg_fail("source of shape %s does not fit input of shape %s and %lld indices along dimension %d", pg_text(source),
-                   pg_text(input), (long long)n, d);
+    return pg_fail("source of shape %s does not fit input of shape %s and %lld indices along dimension %d",
+                   pg_text(source), pg_text(input), (long long)n, d);
 }
 
-int op_index_add(pg_tensor *out, const pg_tensor *input, int64_t dim, const pg_tensor *index, const pg_tensor *source,
-                 const pg_number *alpha)
+int op_index_add(pg_tensor *out, const pg_tensor *input, int64_t dim, const pg_tensor *index,
+                 const pg_tensor *source, const pg_number *alpha)
 {
     rows_args args = {0, *alpha};
     pg_tensor at = PG_HANDLE, dense = PG_HANDLE;
@@ -690,7 +722,8 @@ int op_index_add(pg_tensor *out, const pg_tensor *input, int64_t dim, const pg_t
     int d, dtype = pg_dtype_of(input);
     const pg_device *device = pg_device_of(input);
     int status = pg_wrap_dim(&d, dim, input->impl->ndim);
-    if (status >= 0 && alpha->kind == PG_NUMBER_FLOAT && !pg_is_float(dtype) && alpha->d != (double)(int64_t)alpha->d)
+    if (status >= 0 && alpha->kind == PG_NUMBER_FLOAT && !pg_is_float(dtype) &&
+        alpha->d != (double)(int64_t)alpha->d)
         status = pg_fail("alpha must be an integer for %s, got %g", pg_dtype_name(dtype), alpha->d);
     if (status >= 0) status = vector_index(&at, index);
     if (status >= 0) status = check_source(input, source, d, at.impl->numel);
@@ -729,7 +762,8 @@ static int masked_fill_backward(pg_backward *b)
         pg_tensor *other = pg_pool_new(b->pool);
         pg_operand operand = {mask, NULL};
         if (b->pool->status >= 0)
-            pg_pool_note(b->pool, pg_pointwise(other, PG_K_LOGICAL_NOT, PG_BOOL, PG_BOOL, 1, &operand, -1, NULL));
+            pg_pool_note(b->pool, pg_pointwise(other, PG_K_LOGICAL_NOT, PG_BOOL, PG_BOOL, 1, &operand, -1,
+                                               NULL));
         if (b->pool->status >= 0) b->input[2] = x_masked_fill(b->pool, b->grad[0], other, NULL, &zero);
     }
     return b->pool->status;

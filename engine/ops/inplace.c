@@ -1,8 +1,8 @@
 /* inplace.c: see inplace.h. */
 #include "inplace.h"
 
-int pg_inplace_open(pg_tensor *twin, const pg_tensor *self, const pg_rule *rule, const void *args, size_t args_size, int n,
-                    const pg_tensor *const *inputs)
+int pg_inplace_open(pg_tensor *twin, const pg_tensor *self, const pg_rule *rule, const void *args,
+                    size_t args_size, int n, const pg_tensor *const *inputs)
 {
     pg_door door = {0};
     int status = pg_door_inplace_begin(&door, self);

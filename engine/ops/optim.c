@@ -258,10 +258,11 @@ int op_clip_grad_norm_(pg_tensor *out, const pg_tensor *const *grads, int grads_
     if (status >= 0) status = batch_begin(&b, grads_n);
     if (status >= 0) status = norms(&b, roles, norm_type, &by_dtype, &total);
     if (status >= 0 && error_if_nonfinite) status = check_finite(&total, norm_type);
-    if (status >= 0 && max_norm < HUGE_VAL) status = clip(&b, roles, max_norm, &total);
+    bool begun = status >= 0 && max_norm < HUGE_VAL;
+    if (begun) status = clip(&b, roles, max_norm, &total);
     if (status >= 0) status = pg_converted(out, &total, single ? PG_FLOAT32 : PG_FLOAT64);
     /* once gradients may be scaled, trying once more would give another norm */
-    if (status == PG_ERROR_MEMORY) status = PG_ERROR;
+    if (status == PG_ERROR_MEMORY && begun) status = PG_ERROR;
     batch_end(&b);
     pg_tensor_release(&total);
     pg_tensor_release(&by_dtype);

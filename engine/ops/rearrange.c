@@ -28,7 +28,8 @@ static int cat_backward(pg_backward *b)
 }
 static const pg_rule cat_rule = {.name = "cat", .backward = cat_backward};
 
-static int cat_shape(int64_t *shape, int *first, int *dim, int *dtype, const pg_tensor *const *t, int n, int64_t at)
+static int cat_shape(int64_t *shape, int *first, int *dim, int *dtype, const pg_tensor *const *t, int n,
+                     int64_t at)
 {
     pg_result_type r = PG_RESULT;
     *first = -1;
@@ -48,13 +49,13 @@ static int cat_shape(int64_t *shape, int *first, int *dim, int *dtype, const pg_
         const pg_impl *x = t[i]->impl;
         if (skipped(x)) continue;
         if (x->ndim != like->ndim)
-            return pg_fail("tensors must have the same number of dimensions: %s at entry %d and %s at entry %d", pg_text(t[*first]),
-                           *first, pg_text(t[i]), i);
+            return pg_fail("tensors must have the same number of dimensions: %s at entry %d and %s at entry "
+                           "%d", pg_text(t[*first]), *first, pg_text(t[i]), i);
         for (int k = 0; k < x->ndim; k++)
             if (k != *dim && x->shape[k] != like->shape[k])
-                return pg_fail("sizes must match except in dimension %d: expected size %lld but got %lld in dimension %d of tensor "
-                               "%d: %s and %s", *dim, (long long)like->shape[k], (long long)x->shape[k], k, i, pg_text(t[*first]),
-                               pg_text(t[i]));
+                return pg_fail("sizes must match except in dimension %d: expected size %lld but got %lld in "
+                               "dimension %d of tensor %d: %s and %s", *dim, (long long)like->shape[k],
+                               (long long)x->shape[k], k, i, pg_text(t[*first]), pg_text(t[i]));
         if (__builtin_add_overflow(shape[*dim], x->shape[*dim], &shape[*dim]))
             return pg_fail("the sizes add up to more than can be counted");
     }
@@ -69,13 +70,15 @@ int op_cat(pg_tensor *out, const pg_tensor *const *tensors, int tensors_n, int64
     if (tensors_n == 0) return pg_fail("expected a non-empty list of tensors");
     int status = cat_shape(shape, &first, &j.dim, &dtype, tensors, tensors_n, dim);
     if (status >= 0)
-        status = pg_new(out, pg_device_of(tensors[0]), dtype, tensors[first < 0 ? 0 : first]->impl->ndim, shape);
+        status = pg_new(out, pg_device_of(tensors[0]), dtype, tensors[first < 0 ? 0 : first]->impl->ndim,
+                        shape);
     if (status < 0) return status;
     for (int i = 0; i < tensors_n && status >= 0; i++) {
         const pg_impl *x = tensors[i]->impl;
         if (skipped(x)) continue;
         pg_tensor place = PG_HANDLE;
-        status = pg_alias(&place, out, x->ndim, x->shape, out->impl->stride, start * out->impl->stride[j.dim]);
+        status = pg_alias(&place, out, x->ndim, x->shape, out->impl->stride,
+                          start * out->impl->stride[j.dim]);
         if (status >= 0) status = pg_copy_into(&place, tensors[i]);
         pg_tensor_release(&place);
         start += x->shape[j.dim];
@@ -90,7 +93,8 @@ int op_cat(pg_tensor *out, const pg_tensor *const *tensors, int tensors_n, int64
 /* Applies view k of each tensor, then joins them along dim. */
 typedef const pg_tensor *(*each_fn)(pg_pool *pool, const pg_tensor *t, int64_t dim);
 
-static int joined(pg_tensor *out, const pg_tensor *const *tensors, int n, each_fn each, int64_t each_dim, int64_t dim)
+static int joined(pg_tensor *out, const pg_tensor *const *tensors, int n, each_fn each, int64_t each_dim,
+                  int64_t dim)
 {
     const pg_tensor **views = pg_malloc((size_t)(n > 0 ? n : 1) * sizeof *views);
     if (!views) return pg_out_of_memory((size_t)n * sizeof *views);
@@ -102,7 +106,10 @@ static int joined(pg_tensor *out, const pg_tensor *const *tensors, int n, each_f
     return pg_pool_end(&pool);
 }
 
-static const pg_tensor *with_new_dim(pg_pool *pool, const pg_tensor *t, int64_t dim) { return x_unsqueeze(pool, t, dim); }
+static const pg_tensor *with_new_dim(pg_pool *pool, const pg_tensor *t, int64_t dim)
+{
+    return x_unsqueeze(pool, t, dim);
+}
 
 int op_stack(pg_tensor *out, const pg_tensor *const *tensors, int tensors_n, int64_t dim)
 {
@@ -111,8 +118,8 @@ int op_stack(pg_tensor *out, const pg_tensor *const *tensors, int tensors_n, int
     if (status < 0) return status;
     for (int i = 1; i < tensors_n; i++)
         if (!pg_same_shape(tensors[0], tensors[i]))
-            return pg_fail("expected tensors of one shape, but got %s at entry 0 and %s at entry %d", pg_text(tensors[0]),
-                           pg_text(tensors[i]), i);
+            return pg_fail("expected tensors of one shape, but got %s at entry 0 and %s at entry %d",
+                           pg_text(tensors[0]), pg_text(tensors[i]), i);
     return joined(out, tensors, tensors_n, with_new_dim, d, d);
 }
 
@@ -143,7 +150,8 @@ typedef struct triangle { int64_t diagonal; bool upper; } triangle;
 static int triangle_backward(pg_backward *b)
 {
     const triangle *t = b->args;
-    b->input[0] = t->upper ? x_triu(b->pool, b->grad[0], t->diagonal) : x_tril(b->pool, b->grad[0], t->diagonal);
+    b->input[0] = t->upper ? x_triu(b->pool, b->grad[0], t->diagonal)
+        : x_tril(b->pool, b->grad[0], t->diagonal);
     return b->pool->status;
 }
 static const pg_rule tril_rule = {.name = "tril", .backward = triangle_backward};
@@ -153,7 +161,8 @@ static int triangle_of(pg_tensor *out, const pg_tensor *input, int64_t diagonal,
 {
     const pg_impl *x = input->impl;
     const pg_device *d = pg_device_of(input);
-    if (x->ndim < 2) return pg_fail("expected a tensor with at least 2 dimensions, got shape %s", pg_text(input));
+    if (x->ndim < 2)
+        return pg_fail("expected a tensor with at least 2 dimensions, got shape %s", pg_text(input));
     pg_tensor dense = PG_HANDLE;
     int64_t rows = x->shape[x->ndim - 2], columns = x->shape[x->ndim - 1];
     /* beyond the corners nothing changes any more */
@@ -162,8 +171,8 @@ static int triangle_of(pg_tensor *out, const pg_tensor *input, int64_t diagonal,
     int status = pg_dense(&dense, input);
     if (status >= 0) status = pg_new_like(out, input, x->dtype);
     if (status >= 0 && x->numel > 0)
-        status = PG_RUN(d, triangle, pg_size_of(x->dtype), x->numel / (rows * columns), rows, columns, diagonal, upper,
-                        pg_data(&dense), pg_data(out));
+        status = PG_RUN(d, triangle, pg_size_of(x->dtype), x->numel / (rows * columns), rows, columns,
+                        diagonal, upper, pg_data(&dense), pg_data(out));
     pg_tensor_release(&dense);
     if (status < 0) {
         pg_tensor_release(out);
@@ -173,13 +182,19 @@ static int triangle_of(pg_tensor *out, const pg_tensor *input, int64_t diagonal,
     return pg_record1(upper ? &triu_rule : &tril_rule, out, &t, sizeof t, input);
 }
 
-int op_tril(pg_tensor *out, const pg_tensor *input, int64_t diagonal) { return triangle_of(out, input, diagonal, false); }
-int op_triu(pg_tensor *out, const pg_tensor *input, int64_t diagonal) { return triangle_of(out, input, diagonal, true); }
+int op_tril(pg_tensor *out, const pg_tensor *input, int64_t diagonal)
+{
+    return triangle_of(out, input, diagonal, false);
+}
+int op_triu(pg_tensor *out, const pg_tensor *input, int64_t diagonal)
+{
+    return triangle_of(out, input, diagonal, true);
+}
 
 /* ---- repetition: views of more dimensions, flattened ---- */
 
-/* (s0, s1, ...) as (1, s0, 1, s1, ...), expanded to (r0, s0, r1, s1, ...), flattened in pairs. Pairs that nothing is repeated in
- * stay one dimension. */
+/* (s0, s1, ...) as (1, s0, 1, s1, ...), expanded to (r0, s0, r1, s1, ...), flattened in pairs. Pairs that
+ * nothing is repeated in stay one dimension. */
 static int repeated(pg_tensor *out, const pg_tensor *input, const int64_t *repeats, int n)
 {
     const pg_impl *x = input->impl;
@@ -189,13 +204,15 @@ static int repeated(pg_tensor *out, const pg_tensor *input, const int64_t *repea
     for (int i = 0; i < n; i++) {
         int64_t size = i < extra ? 1 : x->shape[i - extra];
         if (repeats[i] < 0) return pg_fail("repeats must not be negative, got %s", text_of(repeats, n));
-        if (__builtin_mul_overflow(size, repeats[i], &flat[i])) return pg_fail("repeats %s are too many", text_of(repeats, n));
+        if (__builtin_mul_overflow(size, repeats[i], &flat[i]))
+            return pg_fail("repeats %s are too many", text_of(repeats, n));
         if (repeats[i] != 1 && size != 1) apart[k] = 1, wide[k++] = repeats[i];
         apart[k] = size;
         wide[k++] = size == 1 ? repeats[i] : size;
     }
-    if (k > PG_DIMS_MAX) return pg_fail("repeats %s of shape %s need more than %d dimensions", text_of(repeats, n), pg_text(input),
-                                        PG_DIMS_MAX);
+    if (k > PG_DIMS_MAX)
+        return pg_fail("repeats %s of shape %s need more than %d dimensions", text_of(repeats, n),
+                       pg_text(input), PG_DIMS_MAX);
     pg_pool pool;
     pg_pool_begin(&pool);
     const pg_tensor *t = x_reshape(&pool, input, apart, k);
@@ -208,8 +225,8 @@ static int repeated(pg_tensor *out, const pg_tensor *input, const int64_t *repea
 int op_repeat(pg_tensor *out, const pg_tensor *input, const int64_t *repeats, int repeats_n)
 {
     if (repeats_n < input->impl->ndim)
-        return pg_fail("the number of repeats (%d) cannot be smaller than the number of dimensions of the tensor (%d)", repeats_n,
-                       input->impl->ndim);
+        return pg_fail("the number of repeats (%d) cannot be smaller than the number of dimensions of the "
+                       "tensor (%d)", repeats_n, input->impl->ndim);
     return repeated(out, input, repeats, repeats_n);
 }
 
@@ -237,7 +254,8 @@ int op_repeat_interleave(pg_tensor *out, const pg_tensor *input, int64_t repeats
     }
     /* (places, 1, inner) expanded to (places, repeats, inner) */
     int64_t places = pg_product(shape, d + 1), inner = pg_product(shape + d + 1, ndim - d - 1), all;
-    if (__builtin_mul_overflow(shape[d], repeats, &shape[d]) || __builtin_mul_overflow(x->numel, repeats, &all))
+    if (__builtin_mul_overflow(shape[d], repeats, &shape[d]) ||
+        __builtin_mul_overflow(x->numel, repeats, &all))
         return pg_fail("%lld repeats of shape %s are too many", (long long)repeats, pg_text(input));
     pg_pool pool;
     pg_pool_begin(&pool);
@@ -297,11 +315,13 @@ static const pg_tensor *rolled(pg_pool *pool, const pg_tensor *t, int d, int64_t
     shift %= size;
     if (shift < 0) shift += size;
     if (shift == 0) return t;
-    const pg_tensor *parts[2] = {x_narrow(pool, t, d, size - shift, shift), x_narrow(pool, t, d, 0, size - shift)};
+    const pg_tensor *parts[2] = {x_narrow(pool, t, d, size - shift, shift),
+        x_narrow(pool, t, d, 0, size - shift)};
     return pool->status < 0 ? t : x_cat(pool, parts, 2, d);
 }
 
-int op_roll(pg_tensor *out, const pg_tensor *input, const int64_t *shifts, int shifts_n, const int64_t *dims, int dims_n)
+int op_roll(pg_tensor *out, const pg_tensor *input, const int64_t *shifts, int shifts_n, const int64_t *dims,
+            int dims_n)
 {
     const pg_impl *x = input->impl;
     pg_pool pool;
@@ -332,18 +352,24 @@ int op_one_hot(pg_tensor *out, const pg_tensor *input, int64_t num_classes)
     const pg_number one = {PG_NUMBER_INT, 1, 0};
     if (x->dtype != PG_INT64) return pg_fail("expected int64 class ids, got %s", pg_dtype_name(x->dtype));
     if (num_classes == 0 || num_classes < -1)
-        return pg_fail("num_classes must be positive, or -1 for one more than the largest id, got %lld", (long long)num_classes);
-    if (x->ndim == PG_DIMS_MAX) return pg_fail("at most %d dimensions are supported, got %d", PG_DIMS_MAX, PG_DIMS_MAX + 1);
-    if (x->numel == 0 && num_classes == -1) return pg_fail("the number of classes cannot be inferred from an empty tensor");
+        return pg_fail("num_classes must be positive, or -1 for one more than the largest id, got %lld",
+                       (long long)num_classes);
+    if (x->ndim == PG_DIMS_MAX)
+        return pg_fail("at most %d dimensions are supported, got %d", PG_DIMS_MAX, PG_DIMS_MAX + 1);
+    if (x->numel == 0 && num_classes == -1)
+        return pg_fail("the number of classes cannot be inferred from an empty tensor");
     const pg_device *d = pg_device_of(input);
     pg_tensor ids = PG_HANDLE, host = PG_HANDLE, zeros = PG_HANDLE, index = PG_HANDLE;
     int status = pg_dense(&ids, input);
     if (status >= 0) status = pg_new(&host, pg_device_cpu(), PG_INT64, 1, &x->numel);
-    if (status >= 0) status = d->to_host(d, pg_data(&host), pg_data(&ids), (size_t)x->numel * sizeof(int64_t));
+    if (status >= 0)
+        status = d->to_host(d, pg_data(&host), pg_data(&ids), (size_t)x->numel * sizeof(int64_t));
     const int64_t *id = status >= 0 ? pg_data(&host) : NULL;
     int64_t largest = -1;
     for (int64_t i = 0; i < x->numel && status >= 0; i++) {
-        if (id[i] < 0) status = pg_fail_status(PG_ERROR_INDEX, "class ids must not be negative, got %lld", (long long)id[i]);
+        if (id[i] < 0)
+            status = pg_fail_status(PG_ERROR_INDEX, "class ids must not be negative, got %lld",
+                                    (long long)id[i]);
         if (id[i] > largest) largest = id[i];
     }
     if (status >= 0 && num_classes >= 0 && largest >= num_classes)

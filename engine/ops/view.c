@@ -1,8 +1,8 @@
 /* view.c: tensors that share memory with their input.
  *
- * Views whose elements are all of the input's (reshape, permute ...) have gradients that are views again. Those that leave elements
- * out (slice, select, diagonal) have a gradient that puts a part into zeros of the input's shape, whose own gradient takes the part
- * out again.
+ * Views whose elements are all of the input's (reshape, permute ...) have gradients that are views again.
+ * Those that leave elements out (slice, select, diagonal) have a gradient that puts a part into zeros of the
+ * input's shape, whose own gradient takes the part out again.
  */
 #include "inplace.h"
 
@@ -24,17 +24,19 @@ static int resolve_shape(int64_t *resolved, const pg_tensor *x, const int64_t *s
     int unknown = -1;
     for (int i = 0; i < n; i++) {
         resolved[i] = shape[i];
-        if (shape[i] == -1 && unknown >= 0) return pg_fail("only one dimension can be inferred, got %s", text_of(shape, n));
+        if (shape[i] == -1 && unknown >= 0)
+            return pg_fail("only one dimension can be inferred, got %s", text_of(shape, n));
         if (shape[i] == -1) unknown = i, resolved[i] = 1;
-        else if (shape[i] < 0) return pg_fail("invalid size %lld in shape %s", (long long)shape[i], text_of(shape, n));
+        else if (shape[i] < 0)
+            return pg_fail("invalid size %lld in shape %s", (long long)shape[i], text_of(shape, n));
     }
     int64_t known = pg_product(resolved, n), numel = x->impl->numel;
     bool fits = unknown >= 0 ? known > 0 && numel % known == 0 : known == numel;
     if (!fits && unknown >= 0 && known == 0 && numel == 0)
         return pg_fail("the size -1 in shape %s is ambiguous: the tensor has no elements", text_of(shape, n));
     if (!fits)
-        return pg_fail("shape %s is invalid for input of shape %s (%lld elements)", text_of(shape, n), pg_text(x),
-                       (long long)numel);
+        return pg_fail("shape %s is invalid for input of shape %s (%lld elements)", text_of(shape, n),
+                       pg_text(x), (long long)numel);
     if (unknown >= 0) resolved[unknown] = numel / known;
     return PG_OK;
 }
@@ -74,7 +76,8 @@ static const pg_rule reshape_rule = {.name = "reshape", .backward = reshape_back
 static const pg_rule squeeze_rule = {.name = "squeeze", .backward = reshape_backward};
 static const pg_rule unsqueeze_rule = {.name = "unsqueeze", .backward = reshape_backward};
 
-static int as_view(pg_tensor *out, const pg_tensor *x, int n, const int64_t *shape, const int64_t *stride, const pg_rule *rule)
+static int as_view(pg_tensor *out, const pg_tensor *x, int n, const int64_t *shape, const int64_t *stride,
+                   const pg_rule *rule)
 {
     return pg_view_of(out, x, n, shape, stride, x->impl->offset, PG_VIEW_PLAIN, rule, NULL, 0);
 }
@@ -85,8 +88,9 @@ int op_view(pg_tensor *out, const pg_tensor *input, const int64_t *shape, int sh
     int status = resolve_shape(resolved, input, shape, shape_n);
     if (status < 0) return status;
     if (!view_strides(stride, input, resolved, shape_n))
-        return pg_fail("the tensor's strides do not allow the view: input of shape %s has strides %s, wanted shape %s; use "
-                       "reshape", pg_text(input), text_of(input->impl->stride, input->impl->ndim), text_of(resolved, shape_n));
+        return pg_fail("the tensor's strides do not allow the view: input of shape %s has strides %s, wanted "
+                       "shape %s; use reshape", pg_text(input),
+                       text_of(input->impl->stride, input->impl->ndim), text_of(resolved, shape_n));
     return as_view(out, input, shape_n, resolved, stride, &view_rule);
 }
 
@@ -95,7 +99,8 @@ int op_reshape(pg_tensor *out, const pg_tensor *input, const int64_t *shape, int
     int64_t resolved[PG_DIMS_MAX], stride[PG_DIMS_MAX];
     int status = resolve_shape(resolved, input, shape, shape_n);
     if (status < 0) return status;
-    if (view_strides(stride, input, resolved, shape_n)) return as_view(out, input, shape_n, resolved, stride, &view_rule);
+    if (view_strides(stride, input, resolved, shape_n))
+        return as_view(out, input, shape_n, resolved, stride, &view_rule);
     pg_tensor dense = PG_HANDLE;
     status = pg_dense(&dense, input);
     if (status >= 0) {
@@ -115,15 +120,19 @@ int op_view_dtype(pg_tensor *out, const pg_tensor *input, int dtype)
     int64_t offset = x->offset;
     int last = x->ndim - 1;
     if (pg_requires(input) && pg_grad_enabled())
-        return pg_fail("the bits of a tensor that requires gradients cannot be viewed as %s: detach it first", pg_dtype_name(dtype));
+        return pg_fail("the bits of a tensor that requires gradients cannot be viewed as %s: detach it first",
+                       pg_dtype_name(dtype));
     if (from != to) {
-        if (last < 0) return pg_fail("a tensor of no dimensions cannot be viewed as %s, whose size is another", pg_dtype_name(dtype));
+        if (last < 0)
+            return pg_fail("a tensor of no dimensions cannot be viewed as %s, whose size is another",
+                           pg_dtype_name(dtype));
         bool dense = stride[last] == 1, fits = from > to || shape[last] * from % to == 0;
         for (int i = 0; i < last && from < to; i++) fits = fits && stride[i] * from % to == 0;
         if (!dense || !fits || (from < to && offset * from % to != 0))
-            return pg_fail("input of shape %s with strides %s and offset %lld cannot be viewed as %s: the last dimension must be "
-                           "dense and everything a multiple of %lld bytes", pg_text(input), text_of(stride, x->ndim),
-                           (long long)offset, pg_dtype_name(dtype), (long long)to);
+            return pg_fail("input of shape %s with strides %s and offset %lld cannot be viewed as %s: the "
+                           "last dimension must be dense and everything a multiple of %lld bytes",
+                           pg_text(input), text_of(stride, x->ndim), (long long)offset,
+                               pg_dtype_name(dtype), (long long)to);
         shape[last] = shape[last] * from / to;
         for (int i = 0; i < last; i++) stride[i] = stride[i] * from / to;
         offset = offset * from / to;
@@ -146,7 +155,8 @@ int op_flatten(pg_tensor *out, const pg_tensor *input, int64_t start_dim, int64_
     int status = pg_wrap_dim(&first, start_dim, x->ndim);
     if (status >= 0) status = pg_wrap_dim(&last, end_dim, x->ndim);
     if (status < 0) return status;
-    if (first > last) return pg_fail("start_dim %lld comes after end_dim %lld", (long long)start_dim, (long long)end_dim);
+    if (first > last)
+        return pg_fail("start_dim %lld comes after end_dim %lld", (long long)start_dim, (long long)end_dim);
     for (int i = 0; i < first; i++) shape[n++] = x->shape[i];
     shape[n++] = pg_product(x->shape + first, x->ndim ? last - first + 1 : 0);
     for (int i = last + 1; i < x->ndim; i++) shape[n++] = x->shape[i];
@@ -175,8 +185,8 @@ int op_unflatten(pg_tensor *out, const pg_tensor *input, int64_t dim, const int6
     }
     bool fits = unknown < 0 ? known == x->shape[d] : known > 0 && x->shape[d] % known == 0;
     if (!fits)
-        return pg_fail("sizes %s don't multiply up to the size of dim %d (%lld) of the input", text_of(sizes, sizes_n), d,
-                       (long long)x->shape[d]);
+        return pg_fail("sizes %s don't multiply up to the size of dim %d (%lld) of the input",
+                       text_of(sizes, sizes_n), d, (long long)x->shape[d]);
     if (unknown >= 0) resolved[unknown] = x->shape[d] / known;
     int k = 0;
     for (int i = 0; i < d; i++) shape[k++] = x->shape[i];
@@ -248,14 +258,15 @@ int op_permute(pg_tensor *out, const pg_tensor *input, const int64_t *dims, int 
 {
     const pg_impl *x = input->impl;
     if (dims_n != x->ndim)
-        return pg_fail("the number of dims (%d) must be the number of dimensions of the input (%d): dims %s, input %s", dims_n,
-                       x->ndim, text_of(dims, dims_n < 8 ? dims_n : 8), pg_text(input));
+        return pg_fail("the number of dims (%d) must be the number of dimensions of the input (%d): dims %s, "
+                       "input %s", dims_n, x->ndim, text_of(dims, dims_n < 8 ? dims_n : 8), pg_text(input));
     order o = {{0}};
     uint32_t seen = 0;
     for (int i = 0; i < dims_n; i++) {
         int d, status = pg_wrap_dim(&d, dims[i], x->ndim);
         if (status < 0) return status;
-        if (seen >> d & 1) return pg_fail("dim %d appears more than once in dims %s", d, text_of(dims, dims_n));
+        if (seen >> d & 1)
+            return pg_fail("dim %d appears more than once in dims %s", d, text_of(dims, dims_n));
         seen |= UINT32_C(1) << d;
         o.dims[i] = d;
     }
@@ -281,12 +292,13 @@ int op_t(pg_tensor *out, const pg_tensor *input)
     return reordered(out, input, &o, &transpose_rule);
 }
 
-int op_movedim(pg_tensor *out, const pg_tensor *input, const int64_t *source, int source_n, const int64_t *destination,
-               int destination_n)
+int op_movedim(pg_tensor *out, const pg_tensor *input, const int64_t *source, int source_n,
+               const int64_t *destination, int destination_n)
 {
     int n = input->impl->ndim;
     if (source_n != destination_n)
-        return pg_fail("source and destination must be of one length, got %d and %d dims", source_n, destination_n);
+        return pg_fail("source and destination must be of one length, got %d and %d dims", source_n,
+                       destination_n);
     order o;
     uint32_t taken = 0, placed = 0;
     for (int i = 0; i < n; i++) o.dims[i] = -1;
@@ -326,8 +338,8 @@ int op_expand(pg_tensor *out, const pg_tensor *input, const int64_t *sizes, int 
     int extra = sizes_n - x->ndim;
     if (sizes_n > PG_DIMS_MAX) return too_many(sizes_n);
     if (extra < 0)
-        return pg_fail("the number of sizes provided (%d) must be at least the number of dimensions of the tensor (%d)", sizes_n,
-                       x->ndim);
+        return pg_fail("the number of sizes provided (%d) must be at least the number of dimensions of the "
+                       "tensor (%d)", sizes_n, x->ndim);
     for (int i = 0; i < sizes_n; i++) {
         int64_t have = i < extra ? 1 : x->shape[i - extra];
         if (sizes[i] < -1) return pg_fail("invalid size %lld at dimension %d", (long long)sizes[i], i);
@@ -337,11 +349,13 @@ int op_expand(pg_tensor *out, const pg_tensor *input, const int64_t *sizes, int 
         stride[i] = i < extra ? 0 : x->stride[i - extra];
         if (shape[i] == have) continue;
         if (have != 1)
-            return pg_fail("the expanded size (%lld) must match the existing size (%lld) at dimension %d: %s to %s",
-                           (long long)shape[i], (long long)have, i, pg_text(input), text_of(sizes, sizes_n));
+            return pg_fail("the expanded size (%lld) must match the existing size (%lld) at dimension %d: %s "
+                           "to %s", (long long)shape[i], (long long)have, i, pg_text(input),
+                           text_of(sizes, sizes_n));
         stride[i] = 0;
     }
-    if (pg_product(shape, sizes_n) < 0) return pg_fail("shape %s has more elements than can be counted", text_of(shape, sizes_n));
+    if (pg_product(shape, sizes_n) < 0)
+        return pg_fail("shape %s has more elements than can be counted", text_of(shape, sizes_n));
     return as_view(out, input, sizes_n, shape, stride, &expand_rule);
 }
 
@@ -406,7 +420,8 @@ static int select_backward(pg_backward *b)
 }
 static const pg_rule select_rule = {.name = "select", .backward = select_backward};
 
-static int part_of(pg_tensor *out, const pg_tensor *input, const part *p, int64_t n, int kind, const pg_rule *rule)
+static int part_of(pg_tensor *out, const pg_tensor *input, const part *p, int64_t n, int kind,
+                   const pg_rule *rule)
 {
     const pg_impl *x = input->impl;
     int64_t shape[PG_DIMS_MAX], stride[PG_DIMS_MAX];
@@ -424,18 +439,21 @@ static int64_t clamp_bound(int64_t v, int64_t size)
     return v < 0 ? 0 : v > size ? size : v;
 }
 
-int op_slice(pg_tensor *out, const pg_tensor *input, int64_t dim, const int64_t *start, const int64_t *stop, int64_t step)
+int op_slice(pg_tensor *out, const pg_tensor *input, int64_t dim, const int64_t *start, const int64_t *stop,
+             int64_t step)
 {
     const pg_impl *x = input->impl;
     if (x->ndim == 0) return pg_fail_status(PG_ERROR_INDEX, "a tensor of no dimensions cannot be sliced");
     int d, status = pg_wrap_dim(&d, dim, x->ndim);
     if (status < 0) return status;
     if (step < 1) return pg_fail("the step of a slice must be positive, got %lld", (long long)step);
-    int64_t size = x->shape[d], from = start ? clamp_bound(*start, size) : 0, to = stop ? clamp_bound(*stop, size) : size;
+    int64_t size = x->shape[d], from = start ? clamp_bound(*start, size) : 0, to = stop
+        ? clamp_bound(*stop, size) : size;
     int64_t n = to > from ? (to - from - 1) / step + 1 : 0;
     /* a stride that only one position has may be too large to count */
     int64_t stride;
-    part p = {d, from, n > 1 || !__builtin_mul_overflow(step, x->stride[d] ? x->stride[d] : 1, &stride) ? step : 1};
+    part p = {d, from, n > 1 || !__builtin_mul_overflow(step, x->stride[d] ? x->stride[d] : 1, &stride) ? step
+        : 1};
     return part_of(out, input, &p, n, PG_VIEW_PLAIN, &slice_rule);
 }
 
@@ -448,12 +466,14 @@ int op_narrow(pg_tensor *out, const pg_tensor *input, int64_t dim, int64_t start
     int64_t size = x->shape[d];
     if (length < 0) return pg_fail("length must not be negative, got %lld", (long long)length);
     if (start < -size || start > size)
-        return pg_fail_status(PG_ERROR_INDEX, "start out of range (expected to be in range of [%lld, %lld], but got %lld)",
-                              (long long)-size, (long long)size, (long long)start);
+        return pg_fail_status(PG_ERROR_INDEX, "start out of range (expected to be in range of [%lld, %lld], "
+                                              "but got %lld)", (long long)-size, (long long)size,
+                                              (long long)start);
     if (start < 0) start += size;
     if (length > size - start)
-        return pg_fail_status(PG_ERROR_INDEX, "start (%lld) + length (%lld) exceeds the size (%lld) of dimension %d",
-                              (long long)start, (long long)length, (long long)size, d);
+        return pg_fail_status(PG_ERROR_INDEX, "start (%lld) + length (%lld) exceeds the size (%lld) of "
+                                              "dimension %d", (long long)start, (long long)length,
+                                              (long long)size, d);
     part p = {d, start, 1};
     return part_of(out, input, &p, length, PG_VIEW_PLAIN, &slice_rule);
 }
@@ -469,19 +489,21 @@ static int selected(pg_tensor *out, const pg_tensor *input, int d, int64_t i, in
         stride[n++] = x->stride[k];
     }
     part p = {d, i, 1};
-    return pg_view_of(out, input, x->ndim - 1, shape, stride, x->offset + i * x->stride[d], kind, rule, &p, rule ? sizeof p : 0);
+    return pg_view_of(out, input, x->ndim - 1, shape, stride, x->offset + i * x->stride[d], kind, rule, &p,
+                      rule ? sizeof p : 0);
 }
 
 int op_select(pg_tensor *out, const pg_tensor *input, int64_t dim, int64_t index)
 {
     const pg_impl *x = input->impl;
-    if (x->ndim == 0) return pg_fail_status(PG_ERROR_INDEX, "a tensor of no dimensions has nothing to select from");
+    if (x->ndim == 0)
+        return pg_fail_status(PG_ERROR_INDEX, "a tensor of no dimensions has nothing to select from");
     int d, status = pg_wrap_dim(&d, dim, x->ndim);
     if (status < 0) return status;
     int64_t size = x->shape[d];
     if (index < -size || index >= size)
-        return pg_fail_status(PG_ERROR_INDEX, "index %lld is out of bounds for dimension %d with size %lld", (long long)index, d,
-                              (long long)size);
+        return pg_fail_status(PG_ERROR_INDEX, "index %lld is out of bounds for dimension %d with size %lld",
+                              (long long)index, d, (long long)size);
     return selected(out, input, d, index < 0 ? index + size : index, PG_VIEW_PLAIN, &select_rule);
 }
 
@@ -506,15 +528,18 @@ static int parts_backward(pg_backward *b)
         if (status >= 0) status = pg_new(zero, m.device, m.dtype, m.ndim, m.shape);
         if (status >= 0) status = pg_fill_value(zero, (pg_value){0, 0});
     }
-    if (status >= 0) b->input[0] = j->stacked ? x_stack(b->pool, grads, n, j->dim) : x_cat(b->pool, grads, n, j->dim);
+    if (status >= 0) b->input[0] = j->stacked ? x_stack(b->pool, grads, n, j->dim)
+        : x_cat(b->pool, grads, n, j->dim);
     free(grads);
     return status < 0 ? status : b->pool->status;
 }
 static const pg_rule split_rule = {.name = "split", .backward = parts_backward, .undefined_grads = true};
 static const pg_rule unbind_rule = {.name = "unbind", .backward = parts_backward, .undefined_grads = true};
 
-/* Records the views in the list as the outputs of one op, or empties the list where that (or what came before) failed. */
-static int parts_done(pg_tensor_list *list, const pg_tensor *input, int status, const pg_rule *rule, const joint *j)
+/* Records the views in the list as the outputs of one op, or empties the list where that (or what came
+ * before) failed. */
+static int parts_done(pg_tensor_list *list, const pg_tensor *input, int status, const pg_rule *rule,
+                      const joint *j)
 {
     if (status >= 0 && list->n > 0 && pg_will_record(1, &input)) {
         pg_tensor **outputs = pg_malloc((size_t)list->n * sizeof *outputs);
@@ -531,7 +556,8 @@ static int parts_done(pg_tensor_list *list, const pg_tensor *input, int status, 
 }
 
 /* n parts of dimension d: sizes[k], or `each` with what is left in the last. */
-static int split_into(pg_tensor_list *list, const pg_tensor *input, int d, int64_t n, const int64_t *sizes, int64_t each)
+static int split_into(pg_tensor_list *list, const pg_tensor *input, int d, int64_t n, const int64_t *sizes,
+                      int64_t each)
 {
     if (n > INT32_MAX) return pg_fail("%lld parts are too many", (long long)n);
     int status = pg_list_make(list, (int)n);
@@ -554,11 +580,13 @@ int op_split(pg_tensor_list *out, const pg_tensor *input, int64_t split_size, in
     int64_t size = x->shape[d];
     if (split_size < 0 || (split_size == 0 && size != 0))
         return pg_fail("split_size must be %s, got %lld",
-                       split_size < 0 ? "non-negative" : "positive where there is anything to split", (long long)split_size);
+                       split_size < 0 ? "non-negative" : "positive where there is anything to split",
+                           (long long)split_size);
     return split_into(out, input, d, size == 0 ? 1 : (size - 1) / split_size + 1, NULL, split_size);
 }
 
-int op_split_sections(pg_tensor_list *out, const pg_tensor *input, const int64_t *sections, int sections_n, int64_t dim)
+int op_split_sections(pg_tensor_list *out, const pg_tensor *input, const int64_t *sections, int sections_n,
+                      int64_t dim)
 {
     const pg_impl *x = input->impl;
     if (x->ndim == 0) return pg_fail("a tensor of no dimensions cannot be split");
@@ -570,7 +598,8 @@ int op_split_sections(pg_tensor_list *out, const pg_tensor *input, const int64_t
             return pg_fail("sections must be non-negative, got %lld at %d", (long long)sections[i], i);
     if (sum != size)
         return pg_fail("sections %s must sum to the size %lld of dimension %d, they sum to %lld",
-                       text_of(sections, sections_n < 8 ? sections_n : 8), (long long)size, d, (long long)sum);
+                       text_of(sections, sections_n < 8 ? sections_n : 8), (long long)size, d,
+                           (long long)sum);
     return split_into(out, input, d, sections_n, sections, 0);
 }
 
@@ -594,7 +623,8 @@ int op_unbind(pg_tensor_list *out, const pg_tensor *input, int64_t dim)
     if (x->shape[d] > INT32_MAX) return pg_fail("%lld parts are too many", (long long)x->shape[d]);
     int n = (int)x->shape[d];
     status = pg_list_make(out, n);
-    for (int i = 0; i < n && status >= 0; i++) status = selected(&out->items[i], input, d, i, PG_VIEW_MULTI, NULL);
+    for (int i = 0; i < n && status >= 0; i++)
+        status = selected(&out->items[i], input, d, i, PG_VIEW_MULTI, NULL);
     return parts_done(out, input, status, &unbind_rule, &(joint){d, true});
 }
 
@@ -603,8 +633,8 @@ int op_unbind(pg_tensor_list *out, const pg_tensor *input, int64_t dim)
 typedef struct diagonal { int dim1, dim2; int64_t offset; } diagonal;
 
 /* Shape, strides and offset of the diagonal of a tensor with shape and stride. */
-static int64_t diagonal_geometry(int64_t *to_shape, int64_t *to_stride, int ndim, const int64_t *shape, const int64_t *stride,
-                                 const diagonal *g)
+static int64_t diagonal_geometry(int64_t *to_shape, int64_t *to_stride, int ndim, const int64_t *shape,
+                                 const int64_t *stride, const diagonal *g)
 {
     int n = 0;
     for (int i = 0; i < ndim; i++) {
@@ -627,7 +657,8 @@ static int64_t diagonal_geometry(int64_t *to_shape, int64_t *to_stride, int ndim
     return length > 0 ? start : 0;
 }
 
-static int diagonal_put(pg_tensor *out, const pg_tensor *g, int ndim, const int64_t *shape, const diagonal *d);
+static int diagonal_put(pg_tensor *out, const pg_tensor *g, int ndim, const int64_t *shape,
+                        const diagonal *d);
 
 static int diagonal_put_backward(pg_backward *b)
 {
@@ -674,23 +705,25 @@ int op_diagonal(pg_tensor *out, const pg_tensor *input, int64_t offset, int64_t 
     if (status >= 0) status = pg_wrap_dim(&d.dim2, dim2, x->ndim);
     if (status < 0) return status;
     if (x->ndim < 2 || d.dim1 == d.dim2)
-        return pg_fail("dim1 and dim2 must be two dimensions, got %lld and %lld of input %s", (long long)dim1, (long long)dim2,
-                       pg_text(input));
-    if (offset > INT64_MAX / 2 || offset < -(INT64_MAX / 2)) return pg_fail("offset %lld is out of range", (long long)offset);
+        return pg_fail("dim1 and dim2 must be two dimensions, got %lld and %lld of input %s", (long long)dim1,
+                       (long long)dim2, pg_text(input));
+    if (offset > INT64_MAX / 2 || offset < -(INT64_MAX / 2))
+        return pg_fail("offset %lld is out of range", (long long)offset);
     int64_t shape[PG_DIMS_MAX], stride[PG_DIMS_MAX];
     int64_t start = diagonal_geometry(shape, stride, x->ndim, x->shape, x->stride, &d);
-    return pg_view_of(out, input, x->ndim - 1, shape, stride, x->offset + start, PG_VIEW_PLAIN, &diagonal_rule, &d, sizeof d);
+    return pg_view_of(out, input, x->ndim - 1, shape, stride, x->offset + start, PG_VIEW_PLAIN,
+                      &diagonal_rule, &d, sizeof d);
 }
 
 /* ---- as_strided ---- */
 
-int op_as_strided(pg_tensor *out, const pg_tensor *input, const int64_t *size, int size_n, const int64_t *stride, int stride_n,
-                  const int64_t *storage_offset)
+int op_as_strided(pg_tensor *out, const pg_tensor *input, const int64_t *size, int size_n,
+                  const int64_t *stride, int stride_n, const int64_t *storage_offset)
 {
     const pg_impl *x = input->impl;
     if (size_n != stride_n)
-        return pg_fail("size and stride must be of one length, got %s and %s", text_of(size, size_n < 8 ? size_n : 8),
-                       text_of(stride, stride_n < 8 ? stride_n : 8));
+        return pg_fail("size and stride must be of one length, got %s and %s",
+                       text_of(size, size_n < 8 ? size_n : 8), text_of(stride, stride_n < 8 ? stride_n : 8));
     if (size_n > PG_DIMS_MAX) return too_many(size_n);
     int64_t offset = storage_offset ? *storage_offset : x->offset, last = offset;
     int64_t room = (int64_t)(x->storage->bytes / (size_t)pg_size_of(x->dtype));
@@ -699,17 +732,21 @@ int op_as_strided(pg_tensor *out, const pg_tensor *input, const int64_t *size, i
     bool none = pg_product(size, size_n) == 0;
     for (int i = 0; i < size_n; i++) {
         int64_t step;
-        if (stride[i] < 0) return pg_fail("negative strides are not supported, got %s", text_of(stride, stride_n));
+        if (stride[i] < 0)
+            return pg_fail("negative strides are not supported, got %s", text_of(stride, stride_n));
         if (none) continue;
-        if (__builtin_mul_overflow(size[i] - 1, stride[i], &step) || __builtin_add_overflow(last, step, &last)) last = INT64_MAX;
+        if (__builtin_mul_overflow(size[i] - 1, stride[i], &step) ||
+            __builtin_add_overflow(last, step, &last)) last = INT64_MAX;
     }
     if (none ? offset > room : last >= room)
-        return pg_fail("size %s with stride %s and offset %lld reaches past the end of the storage of %lld elements",
-                       text_of(size, size_n), text_of(stride, stride_n), (long long)offset, (long long)room);
+        return pg_fail("size %s with stride %s and offset %lld reaches past the end of the storage of %lld "
+                       "elements", text_of(size, size_n), text_of(stride, stride_n), (long long)offset,
+                       (long long)room);
     if (pg_will_record(1, &input))
         for (int i = 0; i < x->ndim; i++)
             if (x->stride[i] == 0 && x->shape[i] > 1)
-                return pg_fail("as_strided has no gradient for an expanded input of shape %s: clone it first", pg_text(input));
+                return pg_fail("as_strided has no gradient for an expanded input of shape %s: clone it first",
+                               pg_text(input));
     return pg_region_view(out, input, size_n, size, stride, offset);
 }
 
@@ -769,8 +806,8 @@ int op__to(pg_tensor *out, const pg_tensor *input, int dtype, const char *device
 
 /* ---- writing into a tensor ---- */
 
-/* Nothing of what was there before matters: its gradient is zero (not absent, as in PyTorch). A source's gradient is the
- * tensor's, summed and converted by the tape. */
+/* Nothing of what was there before matters: its gradient is zero (not absent, as in PyTorch). A source's
+ * gradient is the tensor's, summed and converted by the tape. */
 static int overwrite_backward(pg_backward *b)
 {
     if (b->needs[0]) {
@@ -800,7 +837,8 @@ int op_copy_(pg_tensor *input, const pg_tensor *src)
         int64_t have = src->impl->shape[src->impl->ndim - i];
         fits = have == 1 || have == shape[ndim - i];
     }
-    if (!fits) return pg_fail("a source of shape %s does not broadcast to shape %s", pg_text(src), pg_text(input));
+    if (!fits)
+        return pg_fail("a source of shape %s does not broadcast to shape %s", pg_text(src), pg_text(input));
     if (input->impl == src->impl) return PG_OK;
     pg_tensor twin = PG_HANDLE;
     int status = pg_inplace_open(&twin, input, &copy_rule, NULL, 0, 2, (const pg_tensor *[]){input, src});
@@ -808,12 +846,14 @@ int op_copy_(pg_tensor *input, const pg_tensor *src)
     return pg_inplace_close(&twin, input, pg_copy_into(input, src));
 }
 
-/* A float for an integer tensor loses its fraction, as PyTorch's fill_ does; one that it cannot hold at all is an error. */
+/* A float for an integer tensor loses its fraction, as PyTorch's fill_ does; one that it cannot hold at all
+ * is an error. */
 static int check_fill(const pg_tensor *t, const pg_number *n)
 {
     int dtype = pg_dtype_of(t);
     if (dtype == PG_BOOL || pg_is_float(dtype)) return PG_OK;
-    static const double least[] = {0, 0, -0x1p7, -0x1p15, -0x1p31, -0x1p63}, most[] = {1, 0x1p8, 0x1p7, 0x1p15, 0x1p31, 0x1p63};
+    static const double least[] = {0, 0, -0x1p7, -0x1p15, -0x1p31, -0x1p63}, most[] =
+        {1, 0x1p8, 0x1p7, 0x1p15, 0x1p31, 0x1p63};
     double v = n->kind == PG_NUMBER_FLOAT ? n->d : (double)n->i;
     bool holds = n->kind != PG_NUMBER_FLOAT && dtype == PG_INT64;
     if (!holds && !(v > least[dtype] - 1 && v < most[dtype]))
@@ -828,9 +868,12 @@ int op_fill_(pg_tensor *input, const pg_tensor *value, const pg_number *value_nu
     int status = value ? PG_OK : check_fill(input, value_number);
     if (status < 0) return status;
     pg_tensor twin = PG_HANDLE;
-    status = pg_inplace_open(&twin, input, &fill_rule, NULL, 0, value ? 2 : 1, (const pg_tensor *[]){input, value});
+    status = pg_inplace_open(&twin, input, &fill_rule, NULL, 0, value ? 2 : 1,
+                             (const pg_tensor *[]){input, value});
     if (status < 0) return status;
-    status = value ? pg_copy_into(input, value) : pg_fill_value(input, pg_value_of(value_number, pg_dtype_of(input)));
+    status = value ? pg_copy_into(input, value) : pg_fill_value(input,
+                                                                pg_value_of(value_number,
+                                                                            pg_dtype_of(input)));
     return pg_inplace_close(&twin, input, status);
 }
 
