@@ -229,12 +229,12 @@ typedef struct job {
 
 typedef union block { uint64_t u64[BLOCK]; uint32_t u32[BLOCK]; uint16_t u16[BLOCK]; uint8_t u8[BLOCK]; float f32[BLOCK]; } block;
 
-static void repeat(int item, const void *value, int64_t n, block *to) {
+static void repeat(int item, const void *value, int64_t n, void *to) {
     switch (item) {
-    case 1: memset(to->u8, *(const uint8_t *)value, (size_t)n); break;
-    case 2: gather_run_2(to->u16, value, 0, n); break;
-    case 4: gather_run_4(to->u32, value, 0, n); break;
-    default: gather_run_8(to->u64, value, 0, n); break;
+    case 1: memset(to, *(const uint8_t *)value, (size_t)n); break;
+    case 2: gather_run_2(to, value, 0, n); break;
+    case 4: gather_run_4(to, value, 0, n); break;
+    default: gather_run_8(to, value, 0, n); break;
     }
 }
 
@@ -382,6 +382,14 @@ static loop loop_of(int op, int dtype) {
     return tables[dtype][op];
 }
 
+#define CUBE(T) \
+    static void cube_##T(int64_t n, void *out, const void *in1, const void *in2, const void *in3, const double *p) { \
+        (void)in2; (void)in3; (void)p; \
+        T *o = out; const T *x = in1; \
+        INDEPENDENT for (int64_t i = 0; i < n; i++) { const T a = x[i]; o[i] = a * a * a; } \
+    }
+CUBE(float) CUBE(double)
+
 /* A constant exponent that is a cheaper op (as in PyTorch). */
 static int cheaper_power(int dtype, const pg_strided *s) {
     if (s->data[2]) return PG_K_POW;
@@ -390,11 +398,35 @@ static int cheaper_power(int dtype, const pg_strided *s) {
     return e == 2.0 ? PG_K_SQUARE : e == 0.5 ? PG_K_SQRT : e == -0.5 ? PG_K_RSQRT : e == -1.0 ? PG_K_RECIPROCAL : PG_K_POW;
 }
 
+enum { SMALL = 64 };
+/* Dense operands and constants, up to SMALL elements. */
+static void run_small(loop run, int op, int dtype, int inputs, int64_t n, const pg_strided *s, const double *p) {
+    uint64_t room[3][SMALL];
+    const void *in[4] = {0};
+    for (int k = 1; k <= inputs; k++) {
+        in[k] = s->data[k];
+        if (in[k]) continue;
+        uint64_t element = 0;
+        int kind = k == 1 && op == PG_K_WHERE ? PG_K_BOOL : dtype;
+        store_value(kind, s->scalar[k], &element);
+        repeat(item_size(kind), &element, n, room[k - 1]);
+        in[k] = room[k - 1];
+    }
+    run(n, s->data[0], in[1], in[2], in[3], p);
+}
+
 int PG_K(pointwise)(const pg_context *c, int op, int dtype, const pg_strided *s, const double *p) {
     static const double no_constants[2];
     if ((unsigned)op >= PG_K_POINTWISE_COUNT || (unsigned)dtype > PG_K_FLOAT64) return PG_KERNEL_UNSUPPORTED;
-    if (op == PG_K_POW) op = cheaper_power(dtype, s);
-    loop run = loop_of(op, dtype);
+    loop run = NULL;
+    if (op == PG_K_POW) {
+        op = cheaper_power(dtype, s);
+        if (!s->data[2] && dtype >= PG_K_FLOAT16 && s->scalar[2].d == 3.0) {
+            run = dtype == PG_K_FLOAT64 ? cube_double : cube_float;
+            op = PG_K_SQUARE;            /* one operand */
+        }
+    }
+    if (!run) run = loop_of(op, dtype);
     if (!run) return PG_KERNEL_UNSUPPORTED;
     if (!p) p = no_constants;
     int64_t n = count_of(s->ndim, s->shape);
@@ -404,10 +436,18 @@ int PG_K(pointwise)(const pg_context *c, int op, int dtype, const pg_strided *s,
     bool is_half = dtype == PG_K_FLOAT16 || dtype == PG_K_BFLOAT16;
     bool divides = dtype < PG_K_FLOAT16 && (op == PG_K_FLOOR_DIVIDE || op == PG_K_REMAINDER || op == PG_K_FMOD);
     if (s->ndim <= 1 && n <= 1024 && !is_half && !divides) {
-        bool simple = true;
-        for (int k = 0; k <= inputs; k++) simple &= s->data[k] != NULL && (n == 1 || s->stride[k][0] == 1);
-        if (simple) {
+        /* small and dense: straight into the loop */
+        bool simple = true, constants = false;
+        for (int k = 0; k <= inputs; k++) {
+            constants |= !s->data[k];
+            simple &= n == 1 || !s->data[k] || s->stride[k][0] == 1;
+        }
+        if (simple && !constants) {
             run(n, s->data[0], s->data[1], s->data[2], s->data[3], p);
+            return PG_KERNEL_OK;
+        }
+        if (simple && n <= SMALL) {
+            run_small(run, op, dtype, inputs, n, s, p);
             return PG_KERNEL_OK;
         }
     }

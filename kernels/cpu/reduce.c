@@ -20,6 +20,8 @@ typedef struct partial { double a, b; int64_t i, index, n; } partial;
 #define TIMES(x, y) ((x) * (y))
 #define LARGER(x, y) ((((y) > (x)) | ((y) != (y))) ? (y) : (x))      /* NaN wins */
 #define SMALLER(x, y) ((((y) < (x)) | ((y) != (y))) ? (y) : (x))
+#define MORE(x, y) ((y) > (x) ? (y) : (x))                            /* y is not NaN, or loses */
+#define LESS(x, y) ((y) < (x) ? (y) : (x))
 
 /* op over e(v, q) of n dense elements, four rows of LANES at a time: (0 with 1) with (2 with 3), then with what there is. */
 #define DEFINE_FOLD(NAME, T, A, op, identity, e) \
@@ -70,14 +72,21 @@ typedef struct partial { double a, b; int64_t i, index, n; } partial;
 #define DEFINE_FLOAT_FOLDS(T, S) \
     DEFINE_FOLD(sum_##S, T, T, PLUS, 0, ITSELF) \
     DEFINE_FOLD(product_##S, T, T, TIMES, 1, ITSELF) \
-    DEFINE_FOLD(largest_##S, T, T, LARGER, -(T)INFINITY, ITSELF) \
-    DEFINE_FOLD(smallest_##S, T, T, SMALLER, (T)INFINITY, ITSELF) \
+    DEFINE_FOLD(most_##S, T, T, MORE, -(T)INFINITY, ITSELF) \
+    DEFINE_FOLD(least_##S, T, T, LESS, (T)INFINITY, ITSELF) \
+    static bool any_nan_##S(int64_t n, const T *x) { \
+        int hit = 0; \
+        for (int64_t i = 0; i < n; i++) hit |= x[i] != x[i]; \
+        return hit; \
+    } \
+    static T largest_##S(int64_t n, const T *x) { return any_nan_##S(n, x) ? (T)NAN : most_##S(n, x, 0); } \
+    static T smallest_##S(int64_t n, const T *x) { return any_nan_##S(n, x) ? (T)NAN : least_##S(n, x, 0); } \
     DEFINE_FOLD(deviations_##S, T, T, PLUS, 0, DEVIATION) \
     DEFINE_FOLD(squares_##S, T, T, PLUS, 0, SQUARED) \
     DEFINE_FOLD(absolutes_##S, T, T, PLUS, 0, ABSOLUTE_##S) \
     DEFINE_FOLD(nonzeros_##S, T, T, PLUS, 0, NONZERO) \
-    DEFINE_FOLD(largest_absolute_##S, T, T, LARGER, 0, ABSOLUTE_##S) \
-    DEFINE_FOLD(smallest_absolute_##S, T, T, SMALLER, (T)INFINITY, ABSOLUTE_##S) \
+    DEFINE_FOLD(most_absolute_##S, T, T, MORE, 0, ABSOLUTE_##S) \
+    DEFINE_FOLD(least_absolute_##S, T, T, LESS, (T)INFINITY, ABSOLUTE_##S) \
     DEFINE_FOLD(powers_##S, T, T, PLUS, 0, POWER_##S) \
     DEFINE_FOLD(exponentials_##S, T, T, PLUS, 0, EXPONENTIAL_##S) \
     DEFINE_FIND(find_##S, T)
@@ -85,8 +94,8 @@ DEFINE_FLOAT_FOLDS(float, f32)
 DEFINE_FLOAT_FOLDS(double, f64)
 DEFINE_FOLD(sum_i64, uint64_t, uint64_t, PLUS, 0, ITSELF)
 DEFINE_FOLD(product_i64, uint64_t, uint64_t, TIMES, 1, ITSELF)
-DEFINE_FOLD(largest_i64, int64_t, int64_t, LARGER, INT64_MIN, ITSELF)
-DEFINE_FOLD(smallest_i64, int64_t, int64_t, SMALLER, INT64_MAX, ITSELF)
+DEFINE_FOLD(largest_i64, int64_t, int64_t, MORE, INT64_MIN, ITSELF)
+DEFINE_FOLD(smallest_i64, int64_t, int64_t, LESS, INT64_MAX, ITSELF)
 DEFINE_FOLD(nonzeros_i64, int64_t, int64_t, PLUS, 0, NONZERO)
 DEFINE_FIND(find_i64, int64_t)
 
@@ -108,22 +117,22 @@ static int64_t nonzero_bytes(int64_t n, const uint8_t *x) {
         switch (op) { \
         case PG_K_REDUCE_SUM: case PG_K_REDUCE_MEAN: t->a = (double)sum_##S(n, x, 0); break; \
         case PG_K_REDUCE_PROD: t->a = (double)product_##S(n, x, 0); break; \
-        case PG_K_REDUCE_AMAX: t->a = (double)largest_##S(n, x, 0); break; \
-        case PG_K_REDUCE_AMIN: t->a = (double)smallest_##S(n, x, 0); break; \
+        case PG_K_REDUCE_AMAX: t->a = (double)largest_##S(n, x); break; \
+        case PG_K_REDUCE_AMIN: t->a = (double)smallest_##S(n, x); break; \
         case PG_K_REDUCE_MAX: case PG_K_REDUCE_ARGMAX: { \
-            T v = largest_##S(n, x, 0); t->a = (double)v; t->index = find_##S(n, x, v); break; } \
+            T v = largest_##S(n, x); t->a = (double)v; t->index = find_##S(n, x, v); break; } \
         case PG_K_REDUCE_MIN: case PG_K_REDUCE_ARGMIN: { \
-            T v = smallest_##S(n, x, 0); t->a = (double)v; t->index = find_##S(n, x, v); break; } \
+            T v = smallest_##S(n, x); t->a = (double)v; t->index = find_##S(n, x, v); break; } \
         case PG_K_REDUCE_ALL: case PG_K_REDUCE_ANY: t->i = (int64_t)nonzeros_##S(n, x, 0); break; \
         case PG_K_REDUCE_VAR: { \
             T mean = sum_##S(n, x, 0) / (T)n; t->a = (double)mean; t->b = (double)deviations_##S(n, x, mean); break; } \
         case PG_K_REDUCE_NORM: \
             t->a = (double)(p0 == 2 ? squares_##S(n, x, 0) : p0 == 1 ? absolutes_##S(n, x, 0) : p0 == 0 ? nonzeros_##S(n, x, 0) \
-                 : p0 == (double)INFINITY ? largest_absolute_##S(n, x, 0) \
-                 : p0 == -(double)INFINITY ? smallest_absolute_##S(n, x, 0) : powers_##S(n, x, (T)p0)); \
+                 : p0 != p0 || (p0 - p0 != 0 && any_nan_##S(n, x)) ? (T)NAN : p0 == (double)INFINITY ? most_absolute_##S(n, x, 0) \
+                 : p0 == -(double)INFINITY ? least_absolute_##S(n, x, 0) : powers_##S(n, x, (T)p0)); \
             break; \
         default: {    /* LOGSUMEXP: an infinite maximum is not subtracted: inf - inf */ \
-            T v = largest_##S(n, x, 0), shift = v - v == 0 ? v : 0; \
+            T v = largest_##S(n, x), shift = v - v == 0 ? v : 0; \
             t->b = (double)shift; t->a = (double)exponentials_##S(n, x, shift); } \
         } \
     }

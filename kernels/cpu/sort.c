@@ -1,7 +1,7 @@
 /* sort.c: stable sorting of rows, and the k best of them.
  *
  * Elements become unsigned keys whose order is theirs (NaN greatest, -0 equal to 0; complemented for descending order), paired with
- * their places. Short rows are merge-sorted, long ones radix-sorted, 11 bits a pass, passes without effect skipped. */
+ * their places. Short rows are merge-sorted, long ones radix-sorted, passes without effect skipped. */
 #include "convert.h"
 #include "walk.h"
 
@@ -54,7 +54,8 @@ static void keys_64(int dtype, int64_t n, const void *in, bool flip, pair64 *o) 
     }
 }
 
-enum { RUN = 16, SHORT = 1024, DIGIT = 11, BUCKETS = 1 << DIGIT };
+/* Rows of up to SHORT are merge-sorted; digits of 8 bits up to MEDIUM, of 11 bits beyond: fewer passes, more counters. */
+enum { RUN = 16, SHORT = 96, MEDIUM = 2048, BUCKETS = 1 << 11 };
 
 /* Sorts x (spare is as long) and gives where the result is: x or spare. Ties keep the order of places. */
 #define DEFINE_SORT(P, S) \
@@ -80,13 +81,15 @@ enum { RUN = 16, SHORT = 1024, DIGIT = 11, BUCKETS = 1 << DIGIT };
         return x; \
     } \
     static P *radix_sort_##S(int64_t n, P *x, P *spare) { \
-        for (unsigned shift = 0; shift < 8 * sizeof x->key; shift += DIGIT) { \
-            int64_t count[BUCKETS] = {0}; \
-            for (int64_t i = 0; i < n; i++) count[x[i].key >> shift & (BUCKETS - 1)]++; \
-            if (count[x[0].key >> shift & (BUCKETS - 1)] == n) continue; \
+        int64_t count[BUCKETS]; \
+        unsigned digit = n <= MEDIUM ? 8 : 11, mask = (1u << digit) - 1; \
+        for (unsigned shift = 0; shift < 8 * sizeof x->key; shift += digit) { \
+            memset(count, 0, sizeof *count << digit); \
+            for (int64_t i = 0; i < n; i++) count[x[i].key >> shift & mask]++; \
+            if (count[x[0].key >> shift & mask] == n) continue; \
             int64_t sum = 0; \
-            for (int k = 0; k < BUCKETS; k++) { int64_t c = count[k]; count[k] = sum; sum += c; } \
-            for (int64_t i = 0; i < n; i++) spare[count[x[i].key >> shift & (BUCKETS - 1)]++] = x[i]; \
+            for (unsigned k = 0; k <= mask; k++) { int64_t c = count[k]; count[k] = sum; sum += c; } \
+            for (int64_t i = 0; i < n; i++) spare[count[x[i].key >> shift & mask]++] = x[i]; \
             P *t = x; x = spare; spare = t; \
         } \
         return x; \
@@ -107,6 +110,20 @@ typedef struct job {
     char *scratch;               /* a share for each worker */
     size_t share;
 } job;
+
+/* float32 values straight from their keys, which stand in order: only zeros and NaNs need a look at the input. */
+static void put_floats(const job *j, int64_t row, const pair32 *x) {
+    const float *in = (const float *)j->in + row * j->n;
+    float *values = (float *)j->values + row * j->k;
+    int64_t *indices = j->indices + row * j->k;
+    uint32_t mask = j->flip ? UINT32_MAX : 0;
+    for (int64_t i = 0; i < j->k; i++) {
+        uint32_t key = x[i].key ^ mask;
+        indices[i] = x[i].at;
+        if (key == UINT32_MAX || key == 0x80000000u) values[i] = in[x[i].at];
+        else values[i] = float_of(key >> 31 ? key & 0x7fffffffu : ~key);
+    }
+}
 
 static void put_row(const job *j, int64_t row, int64_t k, int64_t at) {
     j->indices[row * j->k + k] = at;
@@ -130,7 +147,8 @@ static void sort_range(void *arg, int64_t begin, int64_t end, int worker) {
             pair32 *x = pairs;
             keys_32(j->dtype, j->n, in, j->flip, x);
             x = sort_32(j->n, x, x + j->n);
-            for (int64_t i = 0; i < j->k; i++) put_row(j, row, i, x[i].at);
+            if (j->dtype == PG_K_FLOAT32 && j->values) put_floats(j, row, x);
+            else for (int64_t i = 0; i < j->k; i++) put_row(j, row, i, x[i].at);
         } else {
             pair64 *x = pairs;
             keys_64(j->dtype, j->n, in, j->flip, x);
