@@ -165,7 +165,7 @@ static inline void F(panels)(int64_t m, int64_t n, int64_t kc, const T *a, int64
 /* Elements of scratch that F(product) needs. */
 static inline size_t F(product_scratch)(int64_t n, int64_t k) {
     const int64_t kc = k < KC ? k : KC, nc = n < NC ? n : NC;
-    return (size_t)((nc + NR - 1) / NR * NR * kc + 64);
+    return (size_t)((nc + NR - 1) / NR * NR * kc + 64 + 31) / 32 * 32;   /* workers share cache lines with nobody */
 }
 
 /* c (m, n) = alpha * a b + beta * c on one thread; k > 0. `after` may be NULL. Operands are read in place through their strides but
