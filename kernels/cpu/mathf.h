@@ -432,9 +432,9 @@ static inline float pow_f32(float x, float y) {
     double h = 0.5 * b, round_b = (b + ROUND_F64) - ROUND_F64, round_h = (h + ROUND_F64) - ROUND_F64;
     bool big = fabs(b) >= 16777216.0, integer = big | (round_b == b), even = big | (round_h == h);
     bool negative = (bits_f32(x) >> 31) != 0;
-    v = negative & integer & !even ? -v : v;
-    v = negative & !integer & (a > 0.0) & (a < (double)INFINITY) ? (double)NAN : v;
-    v = (a == 1.0) & big & (b == b) ? 1.0 : v;
+    v = (negative & integer & !even) ? -v : v;
+    v = (negative & !integer & (a > 0.0) & (a < (double)INFINITY)) ? (double)NAN : v;
+    v = ((a == 1.0) & big & (b == b)) ? 1.0 : v;
     v = x == 1.0f ? 1.0 : v;
     return y == 0.0f ? 1.0f : (float)v;
 }
