@@ -1,12 +1,12 @@
 /* philox.h: random numbers, the same on every device, instruction set, number of threads and grid.
  *
- * Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"): the key is the seed, the counter (offset + i / 4)
- * gives the four words of elements i .. i + 3 ("narrow" draws); "wide" draws (float64, 64-bit integers) take two words each:
- * element i has words 2 (i % 2) and 2 (i % 2) + 1 (low, high) of counter offset + i / 2. A draw of n elements uses
- * pg_philox_counters(...) counters.
+ * Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"): the key is the seed,
+ * the counter (offset + i / 4) gives the four words of elements i .. i + 3 ("narrow" draws); "wide" draws
+ * (float64, 64-bit integers) take two words each: element i has words 2 (i % 2) and 2 (i % 2) + 1 (low,
+ * high) of counter offset + i / 2. A draw of n elements uses pg_philox_counters(...) counters.
  *
- * Everything after the words is IEEE additions, multiplications, divisions and square roots, one rounding each, in the order written: compile
- * with -ffp-contract=off (--fmad=false). This header is C, C++ and CUDA.
+ * Everything after the words is IEEE additions, multiplications, divisions and square roots, one rounding
+ * each, in the order written: compile with -ffp-contract=off (--fmad=false). This header is C, C++ and CUDA.
  */
 #ifndef PG_PHILOX_H
 #define PG_PHILOX_H
@@ -31,8 +31,10 @@
         (k) += 0x9e3779b9u; (l) += 0xbb67ae85u; \
     } while (0)
 
-PG_PHILOX_FN void pg_philox_words(uint64_t seed, uint64_t counter, uint32_t *w0, uint32_t *w1, uint32_t *w2, uint32_t *w3) {
-    uint32_t a = (uint32_t)counter, b = (uint32_t)(counter >> 32), c = 0, d = 0, k = (uint32_t)seed, l = (uint32_t)(seed >> 32);
+PG_PHILOX_FN void pg_philox_words(uint64_t seed, uint64_t counter, uint32_t *w0, uint32_t *w1, uint32_t *w2,
+                                  uint32_t *w3) {
+    uint32_t a = (uint32_t)counter, b = (uint32_t)(counter >> 32), c = 0, d = 0, k = (uint32_t)seed,
+        l = (uint32_t)(seed >> 32);
     PG_PHILOX_ROUND(a, b, c, d, k, l);
     PG_PHILOX_ROUND(a, b, c, d, k, l);
     PG_PHILOX_ROUND(a, b, c, d, k, l);
@@ -55,7 +57,8 @@ PG_PHILOX_FN uint32_t pg_philox_word(uint64_t seed, uint64_t offset, uint64_t i)
 
 /* range: b - a of PG_K_RANDOM_INTEGER, 0 for 2^64. */
 PG_PHILOX_FN int pg_philox_wide(int kind, int dtype, uint64_t range) {
-    return kind == PG_K_RANDOM_BITS || (kind == PG_K_RANDOM_INTEGER && (range == 0 || range > UINT64_C(0x100000000)))
+    return kind == PG_K_RANDOM_BITS || (kind == PG_K_RANDOM_INTEGER
+                                        && (range == 0 || range > UINT64_C(0x100000000)))
         || (dtype == PG_K_FLOAT64 && (kind == PG_K_RANDOM_UNIFORM || kind == PG_K_RANDOM_NORMAL));
 }
 /* What a draw of n elements advances the generator's offset by. */
@@ -68,7 +71,8 @@ PG_PHILOX_FN float pg_uniform_f32(uint32_t w) { return (float)(int32_t)(w >> 8) 
 PG_PHILOX_FN float pg_uniform_f16(uint32_t w) { return (float)(int32_t)(w >> 21) * 0x1p-11f; }
 PG_PHILOX_FN float pg_uniform_bf16(uint32_t w) { return (float)(int32_t)(w >> 24) * 0x1p-8f; }
 PG_PHILOX_FN double pg_uniform_f64(uint64_t x) {
-    return (double)(int32_t)(uint32_t)(x >> 38) * 0x1p-26 + (double)(int32_t)((uint32_t)(x >> 11) & 0x7ffffffu) * 0x1p-53;
+    return (double)(int32_t)(uint32_t)(x >> 38) * 0x1p-26
+        + (double)(int32_t)((uint32_t)(x >> 11) & 0x7ffffffu) * 0x1p-53;
 }
 
 /* Words below pg_threshold(p) have probability p. */
@@ -129,8 +133,9 @@ PG_PHILOX_FN double pg_minus_2_ln_f64(double u) {
     return r > 0.0 ? r : 0.0;
 }
 
-/* Two normal numbers from two words (Box and Muller 1958): radius from the first, angle from the second, by octants:
- * three bits choose the octant, the rest v the place in it; sin and cos of pi/4 v are polynomials in v^2. */
+/* Two normal numbers from two words (Box and Muller 1958): radius from the first, angle from the second, by
+ * octants: three bits choose the octant, the rest v the place in it; sin and cos of pi/4 v are polynomials
+ * in v^2. */
 PG_PHILOX_FN void pg_normal_f32(uint32_t w0, uint32_t w1, float *z0, float *z1) {
     float u = ((float)(int32_t)(w0 >> 1) + 0.5f) * 0x1p-31f;
     float r = sqrtf(pg_minus_2_ln_f32(u));

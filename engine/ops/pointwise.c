@@ -10,7 +10,8 @@ static bool same_dense(const pg_tensor *a, const pg_tensor *b) {
 }
 
 /* All tensor operands have out's shape and are dense: one loop. */
-static bool fill_dense(pg_strided *s, const pg_tensor *out, int n, const pg_operand *operands, int compute, int keep) {
+static bool fill_dense(pg_strided *s, const pg_tensor *out, int n, const pg_operand *operands, int compute,
+                       int keep) {
     s->ndim = 1;
     s->n = n + 1;
     s->shape[0] = out->impl->numel;
@@ -32,7 +33,8 @@ static bool fill_dense(pg_strided *s, const pg_tensor *out, int n, const pg_oper
     return true;
 }
 
-static void fill_strided(pg_strided *s, const pg_tensor *out, int n, const pg_operand *operands, int compute, int keep) {
+static void fill_strided(pg_strided *s, const pg_tensor *out, int n, const pg_operand *operands, int compute,
+                         int keep) {
     pg_strided_begin(s, out->impl->ndim, out->impl->shape);
     pg_strided_add(s, out);
     for (int k = 0; k < n; k++)
@@ -43,7 +45,8 @@ static void fill_strided(pg_strided *s, const pg_tensor *out, int n, const pg_op
 
 enum { OPERANDS_MAX = PG_K_OPERANDS - 1 };
 
-int pg_pointwise(pg_tensor *out, int op, int compute, int result, int n, const pg_operand *operands, int keep, const double *p) {
+int pg_pointwise(pg_tensor *out, int op, int compute, int result, int n, const pg_operand *operands, int keep,
+                 const double *p) {
     pg_tensor converted[OPERANDS_MAX];
     pg_operand use[OPERANDS_MAX];
     int64_t shape[PG_DIMS_MAX] = {0};
@@ -114,8 +117,8 @@ int pg_check_floating(const pg_tensor *x) {
 }
 
 /* Two operands of their common dtype. */
-static int binary(pg_tensor *out, int op, const pg_tensor *a, const pg_tensor *b, const pg_number *b_number, int dtype,
-                  const double *p) {
+static int binary(pg_tensor *out, int op, const pg_tensor *a, const pg_tensor *b, const pg_number *b_number,
+                  int dtype, const double *p) {
     pg_operand operands[] = {{a, NULL}, {b, b_number}};
     return pg_pointwise(out, op, dtype, dtype, 2, operands, -1, p);
 }
@@ -132,7 +135,8 @@ static pg_number negated(const pg_number *n) {
 static int add_backward(pg_backward *b) {
     const pg_number *alpha = b->args;
     b->input[0] = b->grad[0];
-    if (b->n_inputs > 1 && b->needs[1]) b->input[1] = is_one(alpha) ? b->grad[0] : x_mul(b->pool, b->grad[0], NULL, alpha);
+    if (b->n_inputs > 1 && b->needs[1])
+        b->input[1] = is_one(alpha) ? b->grad[0] : x_mul(b->pool, b->grad[0], NULL, alpha);
     return b->pool->status;
 }
 static const pg_rule add_rule = {.name = "add", .backward = add_backward};
@@ -140,13 +144,15 @@ static const pg_rule sub_rule = {.name = "sub", .backward = add_backward};
 
 static int check_alpha(const pg_number *alpha, int dtype) {
     if (alpha->kind == PG_NUMBER_FLOAT && !pg_is_float(dtype))
-        return pg_fail("for integral input tensors, alpha must not be a floating point number, got %g", alpha->d);
+        return pg_fail("for integral input tensors, alpha must not be a floating point number, got %g",
+                       alpha->d);
     if (alpha->kind == PG_NUMBER_BOOL && dtype != PG_BOOL)
         return pg_fail("a boolean alpha is only supported for boolean results, got %s", pg_dtype_name(dtype));
     return PG_OK;
 }
 
-int op_add(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number, const pg_number *alpha) {
+int op_add(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number,
+           const pg_number *alpha) {
     int dtype = pg_result_of(input, other, other_number), status = check_alpha(alpha, dtype);
     if (status < 0) return status;
     double scale = as_double(alpha);
@@ -158,14 +164,18 @@ int op_add(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const
 
 static int check_subtraction(const pg_tensor *a, const pg_tensor *b, const pg_number *number) {
     bool both = a->impl->dtype == PG_BOOL && (b ? b->impl->dtype == PG_BOOL : number->kind == PG_NUMBER_BOOL);
-    if (both) return pg_fail("subtraction of two bool tensors is not supported: use bitwise_xor or logical_xor");
+    if (both)
+        return pg_fail("subtraction of two bool tensors is not supported: use bitwise_xor or logical_xor");
     if (a->impl->dtype == PG_BOOL || (b ? b->impl->dtype == PG_BOOL : number->kind == PG_NUMBER_BOOL))
-        return pg_fail("subtraction with a bool tensor is not supported: use bitwise_not or logical_not to invert a mask");
+        return pg_fail("subtraction with a bool tensor is not supported: use bitwise_not or logical_not to "
+                       "invert a mask");
     return PG_OK;
 }
 
-int op_sub(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number, const pg_number *alpha) {
-    int dtype = pg_result_of(input, other, other_number), status = check_subtraction(input, other, other_number);
+int op_sub(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number,
+           const pg_number *alpha) {
+    int dtype = pg_result_of(input, other, other_number),
+        status = check_subtraction(input, other, other_number);
     if (status >= 0) status = check_alpha(alpha, dtype);
     if (status < 0) return status;
     double scale = -as_double(alpha);
@@ -182,14 +192,17 @@ static int rsub_number_backward(pg_backward *b) {
 }
 static const pg_rule rsub_rule = {.name = "rsub", .backward = rsub_number_backward};
 
-int op_rsub(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number, const pg_number *alpha) {
+int op_rsub(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number,
+            const pg_number *alpha) {
     if (other) return op_sub(out, other, input, NULL, alpha);
-    int dtype = pg_result_of(input, NULL, other_number), status = check_subtraction(input, NULL, other_number);
+    int dtype = pg_result_of(input, NULL, other_number),
+        status = check_subtraction(input, NULL, other_number);
     if (status >= 0) status = check_alpha(alpha, dtype);
     if (status < 0) return status;
     double scale = -as_double(alpha);
     pg_operand operands[] = {{NULL, other_number}, {input, NULL}};
-    status = pg_pointwise(out, scale == -1 ? PG_K_SUB : PG_K_ADD_SCALED, dtype, dtype, 2, operands, -1, &scale);
+    status = pg_pointwise(out, scale == -1 ? PG_K_SUB : PG_K_ADD_SCALED, dtype, dtype, 2, operands, -1,
+                          &scale);
     pg_number factor = negated(alpha);
     return status < 0 ? status : pg_record1(&rsub_rule, out, &factor, sizeof factor, input);
 }
@@ -207,7 +220,8 @@ static int mul_backward(pg_backward *b) {
     if (b->needs[1]) b->input[1] = e_mul(b->pool, b->grad[0], pg_saved(b, PG_IN(0)));
     return b->pool->status;
 }
-static const pg_rule mul_rule = {.name = "mul", .backward = mul_backward, .uses = {PG_USE(PG_IN(1)), PG_USE(PG_IN(0))}};
+static const pg_rule mul_rule = {.name = "mul", .backward = mul_backward,
+                                 .uses = {PG_USE(PG_IN(1)), PG_USE(PG_IN(0))}};
 static const pg_rule mul_number_rule = {.name = "mul", .backward = mul_backward};
 
 int op_mul(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number) {
@@ -231,7 +245,8 @@ static int div_backward(pg_backward *b) {
     const pg_tensor *divisor = pg_saved(b, PG_IN(1));
     if (b->needs[0]) b->input[0] = e_div(p, b->grad[0], divisor);
     if (b->needs[1])
-        b->input[1] = x_neg(p, e_mul(p, b->grad[0], e_div(p, e_div(p, pg_saved(b, PG_IN(0)), divisor), divisor)));
+        b->input[1] = x_neg(p, e_mul(p, b->grad[0],
+                                     e_div(p, e_div(p, pg_saved(b, PG_IN(0)), divisor), divisor)));
     return p->status;
 }
 static const pg_rule div_rule = {.name = "div", .backward = div_backward,
@@ -251,7 +266,8 @@ static int check_not_bools(int dtype, const char *what) {
     return dtype == PG_BOOL ? pg_fail("\"%s\" is not defined for bool", what) : PG_OK;
 }
 
-static int divide_rounded(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number, bool down) {
+static int divide_rounded(pg_tensor *out, const pg_tensor *input, const pg_tensor *other,
+                          const pg_number *other_number, bool down) {
     int dtype = pg_result_of(input, other, other_number), status = check_not_bools(dtype, "floor_divide");
     if (status < 0) return status;
     if (down) return binary(out, PG_K_FLOOR_DIVIDE, input, other, other_number, dtype, NULL);
@@ -270,7 +286,8 @@ static int divide_rounded(pg_tensor *out, const pg_tensor *input, const pg_tenso
     return status;
 }
 
-int op_div(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number, int rounding_mode) {
+int op_div(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number,
+           int rounding_mode) {
     int status;
     if (rounding_mode >= 0) {
         status = divide_rounded(out, input, other, other_number, rounding_mode == 1);
@@ -284,7 +301,8 @@ int op_div(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const
     return pg_record1(&div_rule, out, &none, sizeof none, input, other);
 }
 
-int op_floor_divide(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number) {
+int op_floor_divide(pg_tensor *out, const pg_tensor *input, const pg_tensor *other,
+                    const pg_number *other_number) {
     int status = divide_rounded(out, input, other, other_number, true);
     return status < 0 ? status : pg_record1(&floor_divide_rule, out, NULL, 0, input, other);
 }
@@ -305,12 +323,17 @@ static const pg_rule remainder_rule = {.name = "remainder", .backward = modulo_b
 static const pg_rule fmod_rule = {.name = "fmod", .backward = modulo_backward,
                                   .uses = {0, PG_USE(PG_IN(0)) | PG_USE(PG_IN(1))}};
 
-static int modulo(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number, bool down) {
-    int dtype = pg_result_of(input, other, other_number), status = check_not_bools(dtype, down ? "remainder" : "fmod");
-    if (status >= 0) status = binary(out, down ? PG_K_REMAINDER : PG_K_FMOD, input, other, other_number, dtype, NULL);
-    return status < 0 ? status : pg_record1(down ? &remainder_rule : &fmod_rule, out, &down, sizeof down, input, other);
+static int modulo(pg_tensor *out, const pg_tensor *input, const pg_tensor *other,
+                  const pg_number *other_number, bool down) {
+    int dtype = pg_result_of(input, other, other_number),
+        status = check_not_bools(dtype, down ? "remainder" : "fmod");
+    if (status >= 0)
+        status = binary(out, down ? PG_K_REMAINDER : PG_K_FMOD, input, other, other_number, dtype, NULL);
+    return status < 0 ? status : pg_record1(down ? &remainder_rule : &fmod_rule, out, &down, sizeof down,
+                                            input, other);
 }
-int op_remainder(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number) {
+int op_remainder(pg_tensor *out, const pg_tensor *input, const pg_tensor *other,
+                 const pg_number *other_number) {
     return modulo(out, input, other, other_number, true);
 }
 int op_fmod(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number) {
@@ -357,12 +380,14 @@ static int pow_base_backward(pg_backward *b) {
 static const pg_rule pow_base_rule = {.name = "pow", .backward = pow_base_backward,
                                       .uses = {PG_USE(PG_IN(0)) | PG_USE(PG_OUT(0))}};
 
-int op_pow(pg_tensor *out, const pg_tensor *input, const pg_tensor *exponent, const pg_number *exponent_number) {
+int op_pow(pg_tensor *out, const pg_tensor *input, const pg_tensor *exponent,
+           const pg_number *exponent_number) {
     int dtype = pg_result_of(input, exponent, exponent_number);
     if (!exponent && !pg_is_float(dtype) && as_double(exponent_number) < 0)
         return pg_fail("integers to negative integer powers are not allowed");
     if (dtype == PG_BOOL && !exponent)       /* a bool to the power of true or false */
-        return as_double(exponent_number) != 0 ? op_clone(out, input) : op_ones_like(out, input, -1, NULL, false);
+        return as_double(exponent_number) != 0 ? op_clone(out, input)
+                                               : op_ones_like(out, input, -1, NULL, false);
     int status = check_not_bools(dtype, "pow");
     if (status >= 0) status = binary(out, PG_K_POW, input, exponent, exponent_number, dtype, NULL);
     if (status < 0) return status;
@@ -404,8 +429,12 @@ int op_minimum(pg_tensor *out, const pg_tensor *input, const pg_tensor *other) {
     int status = binary(out, PG_K_MINIMUM, input, other, NULL, pg_result_of(input, other, NULL), NULL);
     return status < 0 ? status : pg_record1(&minimum_rule, out, NULL, 0, input, other);
 }
-int op_max_other(pg_tensor *out, const pg_tensor *input, const pg_tensor *other) { return op_maximum(out, input, other); }
-int op_min_other(pg_tensor *out, const pg_tensor *input, const pg_tensor *other) { return op_minimum(out, input, other); }
+int op_max_other(pg_tensor *out, const pg_tensor *input, const pg_tensor *other) {
+    return op_maximum(out, input, other);
+}
+int op_min_other(pg_tensor *out, const pg_tensor *input, const pg_tensor *other) {
+    return op_minimum(out, input, other);
+}
 
 /* ---- atan2, lerp, addcmul, addcdiv ---- */
 
@@ -420,7 +449,8 @@ static int atan2_backward(pg_backward *b) {
 static const pg_rule atan2_rule = {.name = "atan2", .backward = atan2_backward, .uses = {BOTH, BOTH}};
 
 int op_atan2(pg_tensor *out, const pg_tensor *input, const pg_tensor *other) {
-    int status = binary(out, PG_K_ATAN2, input, other, NULL, pg_float_dtype(pg_result_of(input, other, NULL)), NULL);
+    int status = binary(out, PG_K_ATAN2, input, other, NULL, pg_float_dtype(pg_result_of(input, other, NULL)),
+                        NULL);
     return status < 0 ? status : pg_record1(&atan2_rule, out, NULL, 0, input, other);
 }
 
@@ -441,7 +471,8 @@ static int lerp_backward(pg_backward *b) {
     if (b->needs[2]) b->input[2] = e_mul(p, g, e_sub(p, pg_saved(b, PG_IN(1)), pg_saved(b, PG_IN(0))));
     return p->status;
 }
-static const pg_rule lerp_rule = {.name = "lerp", .backward = lerp_backward, .uses = {PG_USE(PG_IN(2)), PG_USE(PG_IN(2)), BOTH}};
+static const pg_rule lerp_rule = {.name = "lerp", .backward = lerp_backward,
+                                  .uses = {PG_USE(PG_IN(2)), PG_USE(PG_IN(2)), BOTH}};
 static const pg_rule lerp_number_rule = {.name = "lerp", .backward = lerp_backward};
 
 int op_lerp(pg_tensor *out, const pg_tensor *input, const pg_tensor *end, const pg_tensor *weight,
@@ -449,8 +480,9 @@ int op_lerp(pg_tensor *out, const pg_tensor *input, const pg_tensor *end, const 
     int dtype = input->impl->dtype, status = pg_check_floating(input);
     if (status < 0) return status;
     if (end->impl->dtype != dtype || (weight && weight->impl->dtype != dtype))
-        return pg_fail("expected one dtype, got %s, %s%s%s", pg_dtype_name(dtype), pg_dtype_name(end->impl->dtype),
-                       weight ? " and " : "", weight ? pg_dtype_name(weight->impl->dtype) : "");
+        return pg_fail("expected one dtype, got %s, %s%s%s", pg_dtype_name(dtype),
+                       pg_dtype_name(end->impl->dtype), weight ? " and " : "",
+                       weight ? pg_dtype_name(weight->impl->dtype) : "");
     pg_operand operands[] = {{input, NULL}, {end, NULL}, {weight, weight_number}};
     status = pg_pointwise(out, PG_K_LERP, dtype, dtype, 3, operands, -1, NULL);
     if (status < 0) return status;
@@ -479,7 +511,8 @@ static int result_of_three(const pg_tensor *a, const pg_tensor *b, const pg_tens
     return pg_result(&r);
 }
 
-int op_addcmul(pg_tensor *out, const pg_tensor *input, const pg_tensor *tensor1, const pg_tensor *tensor2, const pg_number *value) {
+int op_addcmul(pg_tensor *out, const pg_tensor *input, const pg_tensor *tensor1, const pg_tensor *tensor2,
+               const pg_number *value) {
     int dtype = result_of_three(input, tensor1, tensor2), status = check_not_bools(dtype, "addcmul");
     if (status >= 0 && value->kind == PG_NUMBER_FLOAT && !pg_is_float(dtype))
         status = pg_fail("for integral tensors, value must not be a floating point number, got %g", value->d);
@@ -487,10 +520,12 @@ int op_addcmul(pg_tensor *out, const pg_tensor *input, const pg_tensor *tensor1,
     double scale = as_double(value);
     pg_operand operands[] = {{input, NULL}, {tensor1, NULL}, {tensor2, NULL}};
     status = pg_pointwise(out, PG_K_ADDCMUL, dtype, dtype, 3, operands, -1, &scale);
-    return status < 0 ? status : pg_record1(&addcmul_rule, out, value, sizeof *value, input, tensor1, tensor2);
+    return status < 0 ? status : pg_record1(&addcmul_rule, out, value, sizeof *value, input, tensor1,
+                                            tensor2);
 }
 
-int op_addcdiv(pg_tensor *out, const pg_tensor *input, const pg_tensor *tensor1, const pg_tensor *tensor2, const pg_number *value) {
+int op_addcdiv(pg_tensor *out, const pg_tensor *input, const pg_tensor *tensor1, const pg_tensor *tensor2,
+               const pg_number *value) {
     if (!pg_is_float(tensor1->impl->dtype) && !pg_is_float(tensor2->impl->dtype))
         return pg_fail("integer division is not supported: make tensor1 or tensor2 floating, got %s and %s",
                        pg_dtype_name(tensor1->impl->dtype), pg_dtype_name(tensor2->impl->dtype));
@@ -502,9 +537,11 @@ int op_addcdiv(pg_tensor *out, const pg_tensor *input, const pg_tensor *tensor1,
 /* ---- comparisons, logic, bits ---- */
 
 #define COMPARISON(NAME, KERNEL) \
-    int op_##NAME(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number) { \
+    int op_##NAME(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, \
+                  const pg_number *other_number) { \
         pg_operand operands[] = {{input, NULL}, {other, other_number}}; \
-        return pg_pointwise(out, KERNEL, pg_result_of(input, other, other_number), PG_BOOL, 2, operands, -1, NULL); \
+        return pg_pointwise(out, KERNEL, pg_result_of(input, other, other_number), PG_BOOL, 2, operands, -1, \
+                            NULL); \
     }
 COMPARISON(eq, PG_K_EQ)
 COMPARISON(ne, PG_K_NE)
@@ -516,7 +553,8 @@ COMPARISON(ge, PG_K_GE)
 #define LOGICAL(NAME, KERNEL) \
     int op_##NAME(pg_tensor *out, const pg_tensor *input, const pg_tensor *other) { \
         pg_operand operands[] = {{input, NULL}, {other, NULL}}; \
-        return pg_pointwise(out, KERNEL, pg_promote_types(input->impl->dtype, other->impl->dtype), PG_BOOL, 2, operands, -1, NULL); \
+        return pg_pointwise(out, KERNEL, pg_promote_types(input->impl->dtype, other->impl->dtype), PG_BOOL, \
+                            2, operands, -1, NULL); \
     }
 LOGICAL(logical_and, PG_K_LOGICAL_AND)
 LOGICAL(logical_or, PG_K_LOGICAL_OR)
@@ -526,7 +564,8 @@ static int check_bits(int dtype) {
     return pg_is_float(dtype) ? pg_fail("expected integers or bools, got %s", pg_dtype_name(dtype)) : PG_OK;
 }
 #define BITWISE(NAME, KERNEL) \
-    int op_##NAME(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number) { \
+    int op_##NAME(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, \
+                  const pg_number *other_number) { \
         int dtype = pg_result_of(input, other, other_number), status = check_bits(dtype); \
         return status < 0 ? status : binary(out, KERNEL, input, other, other_number, dtype, NULL); \
     }
@@ -541,7 +580,8 @@ int op_bitwise_not(pg_tensor *out, const pg_tensor *input) {
 
 #define PREDICATE(NAME, KERNEL) \
     int op_##NAME(pg_tensor *out, const pg_tensor *input) { \
-        return pg_pointwise(out, KERNEL, input->impl->dtype, PG_BOOL, 1, &(pg_operand){input, NULL}, -1, NULL); \
+        return pg_pointwise(out, KERNEL, input->impl->dtype, PG_BOOL, 1, &(pg_operand){input, NULL}, -1, \
+                            NULL); \
     }
 PREDICATE(logical_not, PG_K_LOGICAL_NOT)
 PREDICATE(isnan, PG_K_ISNAN)
@@ -549,7 +589,8 @@ PREDICATE(isinf, PG_K_ISINF)
 PREDICATE(isfinite, PG_K_ISFINITE)
 
 /* |a - b| <= atol + rtol |b|, or equal (infinities), or both NaN where that counts */
-static const pg_tensor *close_to(pg_pool *p, const pg_tensor *a, const pg_tensor *b, double rtol, double atol, bool equal_nan) {
+static const pg_tensor *close_to(pg_pool *p, const pg_tensor *a, const pg_tensor *b, double rtol, double atol,
+                                 bool equal_nan) {
     const pg_tensor *same = x_eq(p, a, b, NULL);
     if (equal_nan) same = x_logical_or(p, same, x_logical_and(p, x_isnan(p, a), x_isnan(p, b)));
     const pg_tensor *limit = e_plus(p, e_times(p, x_abs(p, b), rtol), atol);
@@ -559,7 +600,8 @@ static const pg_tensor *close_to(pg_pool *p, const pg_tensor *a, const pg_tensor
 
 static int check_close(const pg_tensor *a, const pg_tensor *b, double rtol, double atol) {
     if (a->impl->dtype != b->impl->dtype)
-        return pg_fail("expected tensors of one dtype, got %s and %s", pg_dtype_name(a->impl->dtype), pg_dtype_name(b->impl->dtype));
+        return pg_fail("expected tensors of one dtype, got %s and %s", pg_dtype_name(a->impl->dtype),
+                       pg_dtype_name(b->impl->dtype));
     if (!(rtol >= 0)) return pg_fail("rtol must not be negative, got %g", rtol);
     return atol >= 0 ? PG_OK : pg_fail("atol must not be negative, got %g", atol);
 }
@@ -572,12 +614,14 @@ static const pg_tensor *comparable(pg_pool *p, const pg_tensor *x) {
     return t;
 }
 
-int op_isclose(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, double rtol, double atol, bool equal_nan) {
+int op_isclose(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, double rtol, double atol,
+               bool equal_nan) {
     int status = check_close(input, other, rtol, atol);
     if (status < 0) return status;
     pg_pool p;
     pg_pool_begin(&p);
-    return pg_pool_return(&p, out, close_to(&p, comparable(&p, input), comparable(&p, other), rtol, atol, equal_nan));
+    return pg_pool_return(&p, out, close_to(&p, comparable(&p, input), comparable(&p, other), rtol, atol,
+                                            equal_nan));
 }
 
 /* Whether all elements of a bool tensor are true. */
@@ -589,12 +633,14 @@ static int all_true(bool *out, pg_pool *p, const pg_tensor *t) {
     return pg_pool_end(p);
 }
 
-int op_allclose(bool *out, const pg_tensor *input, const pg_tensor *other, double rtol, double atol, bool equal_nan) {
+int op_allclose(bool *out, const pg_tensor *input, const pg_tensor *other, double rtol, double atol,
+                bool equal_nan) {
     int status = check_close(input, other, rtol, atol);
     if (status < 0) return status;
     pg_pool p;
     pg_pool_begin(&p);
-    return all_true(out, &p, close_to(&p, comparable(&p, input), comparable(&p, other), rtol, atol, equal_nan));
+    return all_true(out, &p, close_to(&p, comparable(&p, input), comparable(&p, other), rtol, atol,
+                                      equal_nan));
 }
 
 int op_equal(bool *out, const pg_tensor *input, const pg_tensor *other) {
@@ -615,12 +661,14 @@ static int where_backward(pg_backward *b) {
     if (b->needs[2]) b->input[2] = e_drop(p, condition, b->grad[0]);
     return p->status;
 }
-static const pg_rule where_rule = {.name = "where", .backward = where_backward, .uses = {0, PG_USE(PG_IN(0)), PG_USE(PG_IN(0))}};
+static const pg_rule where_rule = {.name = "where", .backward = where_backward,
+                                   .uses = {0, PG_USE(PG_IN(0)), PG_USE(PG_IN(0))}};
 
-int op_where(pg_tensor *out, const pg_tensor *condition, const pg_tensor *input, const pg_number *input_number,
-             const pg_tensor *other, const pg_number *other_number) {
+int op_where(pg_tensor *out, const pg_tensor *condition, const pg_tensor *input,
+             const pg_number *input_number, const pg_tensor *other, const pg_number *other_number) {
     if (condition->impl->dtype != PG_BOOL)
-        return pg_fail("expected condition to be a bool tensor, got %s", pg_dtype_name(condition->impl->dtype));
+        return pg_fail("expected condition to be a bool tensor, got %s",
+                       pg_dtype_name(condition->impl->dtype));
     pg_result_type r = PG_RESULT;
     if (input) pg_result_add(&r, input);
     else pg_result_add_number(&r, input_number);
@@ -646,21 +694,24 @@ static int clamp_backward(pg_backward *b) {
     const pg_tensor *x = X, *above = NULL, *below = NULL;
     if (bounds[0].kind >= 0) above = x_gt(p, x, NULL, &bounds[0]);
     if (bounds[1].kind >= 0) below = x_lt(p, x, NULL, &bounds[1]);
-    b->input[0] = e_keep(p, above && below ? x_logical_and(p, above, below) : above ? above : below, b->grad[0]);
+    b->input[0] = e_keep(p, above && below ? x_logical_and(p, above, below) : above ? above : below,
+                         b->grad[0]);
     return p->status;
 }
 static const pg_rule clamp_rule = {.name = "clamp", .backward = clamp_backward, .uses = {PG_USES_X}};
 
 /* A bound as a tensor. */
-static const pg_tensor *bound_tensor(pg_pool *p, const pg_tensor *like, const pg_tensor *t, const pg_number *n) {
+static const pg_tensor *bound_tensor(pg_pool *p, const pg_tensor *like, const pg_tensor *t,
+                                     const pg_number *n) {
     return t || !n ? t : x_full(p, NULL, 0, n, like->impl->dtype, pg_device_of(like)->name, false);
 }
 
-int op_clamp(pg_tensor *out, const pg_tensor *input, const pg_tensor *min, const pg_number *min_number, const pg_tensor *max,
-             const pg_number *max_number) {
+int op_clamp(pg_tensor *out, const pg_tensor *input, const pg_tensor *min, const pg_number *min_number,
+             const pg_tensor *max, const pg_number *max_number) {
     bool has_min = min || min_number, has_max = max || max_number;
     if (!has_min && !has_max) return pg_fail("at least one of min and max must not be nil");
-    if (min || max) {            /* gradients reach the bounds: the larger of the one, the smaller of the other */
+    /* gradients reach the bounds: the larger of the one, the smaller of the other */
+    if (min || max) {
         pg_pool p;
         pg_pool_begin(&p);
         const pg_tensor *x = input;
@@ -678,9 +729,11 @@ int op_clamp(pg_tensor *out, const pg_tensor *input, const pg_tensor *min, const
         pg_operand operands[] = {{input, NULL}, {NULL, min_number}, {NULL, max_number}};
         status = pg_pointwise(out, PG_K_CLAMP, dtype, dtype, 3, operands, -1, NULL);
     } else {
-        status = binary(out, has_min ? PG_K_MAXIMUM : PG_K_MINIMUM, input, NULL, has_min ? min_number : max_number, dtype, NULL);
+        status = binary(out, has_min ? PG_K_MAXIMUM : PG_K_MINIMUM, input, NULL,
+                        has_min ? min_number : max_number, dtype, NULL);
     }
-    const pg_number absent = {-1, 0, 0}, bounds[] = {has_min ? *min_number : absent, has_max ? *max_number : absent};
+    const pg_number absent = {-1, 0, 0};
+    const pg_number bounds[] = {has_min ? *min_number : absent, has_max ? *max_number : absent};
     return status < 0 ? status : pg_record1(&clamp_rule, out, bounds, sizeof bounds, input);
 }
 
@@ -738,7 +791,8 @@ int op_round(pg_tensor *out, const pg_tensor *input, int64_t decimals) {
         pg_tensor scaled = PG_HANDLE, rounded = PG_HANDLE;
         status = binary(&scaled, decimals > 0 ? PG_K_MUL : PG_K_DIV, input, NULL, &n, dtype, NULL);
         if (status >= 0) status = pg_unary(&rounded, PG_K_ROUND, &scaled);
-        if (status >= 0) status = binary(out, decimals > 0 ? PG_K_DIV : PG_K_MUL, &rounded, NULL, &n, dtype, NULL);
+        if (status >= 0)
+            status = binary(out, decimals > 0 ? PG_K_DIV : PG_K_MUL, &rounded, NULL, &n, dtype, NULL);
         pg_tensor_release(&scaled);
         pg_tensor_release(&rounded);
     }
@@ -765,8 +819,10 @@ PG_RULE(tan, PG_USES_Y, e_mul(p, g, e_plus(p, x_square(p, Y), 1)));
 PG_RULE(sinh, PG_USES_X, e_mul(p, g, x_cosh(p, X)));
 PG_RULE(cosh, PG_USES_X, e_mul(p, g, x_sinh(p, X)));
 PG_RULE(erf, PG_USES_X, e_mul(p, g, e_times(p, x_exp(p, x_neg(p, x_square(p, X))), 1.12837916709551257390)));
-PG_FUSED_RULE(tanh, "tanh", PG_USES_Y, PG_K_TANH_BACKWARD, PG_OUT(0), e_mul(p, g, e_from(p, 1, x_square(p, Y))));
-PG_FUSED_RULE(sigmoid, "sigmoid", PG_USES_Y, PG_K_SIGMOID_BACKWARD, PG_OUT(0), e_mul(p, g, e_mul(p, Y, e_from(p, 1, Y))));
+PG_FUSED_RULE(tanh, "tanh", PG_USES_Y, PG_K_TANH_BACKWARD, PG_OUT(0),
+              e_mul(p, g, e_from(p, 1, x_square(p, Y))));
+PG_FUSED_RULE(sigmoid, "sigmoid", PG_USES_Y, PG_K_SIGMOID_BACKWARD, PG_OUT(0),
+              e_mul(p, g, e_mul(p, Y, e_from(p, 1, Y))));
 
 #define FLOATING(NAME, KERNEL) \
     int op_##NAME(pg_tensor *out, const pg_tensor *input) { \

@@ -6,8 +6,8 @@
 
 /* ---- the shared path ---- */
 
-/* The kept and the reduced dimensions of x, each coalesced, as the kernel wants them; the output's shape with or without the reduced
- * dimensions; how many elements fall into one. */
+/* The kept and the reduced dimensions of x, each coalesced, as the kernel wants them; the output's shape
+ * with or without the reduced dimensions; how many elements fall into one. */
 typedef struct plan {
     pg_reduction r;
     int ndim;
@@ -59,10 +59,10 @@ static void make_plan(plan *p, const pg_tensor *x, uint32_t mask, bool keepdim, 
     p->r.in = pg_data(x);
 }
 
-/* out (dtype result) = kernel op over mask of x. An empty reduction gives `empty`; where that is NULL it is an error. second (or
- * NULL): the kernel's second output, of dtype second_dtype. */
-static int reduce(pg_tensor *out, int op, const pg_tensor *x, uint32_t mask, bool keepdim, int result, double p0,
-                  const pg_value *empty, pg_tensor *second, int second_dtype) {
+/* out (dtype result) = kernel op over mask of x. An empty reduction gives `empty`; where that is NULL it is
+ * an error. second (or NULL): the kernel's second output, of dtype second_dtype. */
+static int reduce(pg_tensor *out, int op, const pg_tensor *x, uint32_t mask, bool keepdim, int result,
+                  double p0, const pg_value *empty, pg_tensor *second, int second_dtype) {
     plan p;
     /* places are counted in row-major order */
     bool in_order = second || op == PG_K_REDUCE_ARGMAX || op == PG_K_REDUCE_ARGMIN;
@@ -86,7 +86,8 @@ static int reduce(pg_tensor *out, int op, const pg_tensor *x, uint32_t mask, boo
     return status;
 }
 
-static const pg_value zero_value = {0, 0}, one_value = {1, 1}, nan_value = {0, NAN}, minus_infinity = {0, -INFINITY};
+static const pg_value zero_value = {0, 0}, one_value = {1, 1}, nan_value = {0, NAN},
+    minus_infinity = {0, -INFINITY};
 
 /* ---- what gradients share ---- */
 
@@ -99,7 +100,8 @@ static int64_t count_of(const pg_meta *m, uint32_t mask) {
     return n;
 }
 
-/* A tensor of the reduced shape with its reduced dimensions as ones, so that it broadcasts against the input. */
+/* A tensor of the reduced shape with its reduced dimensions as ones, so that it broadcasts against the
+ * input. */
 static pg_tensor *with_ones(pg_pool *p, const pg_tensor *x, const pg_meta *m, uint32_t mask) {
     int64_t shape[PG_DIMS_MAX];
     for (int i = 0; i < m->ndim; i++) shape[i] = mask >> i & 1 ? 1 : m->shape[i];
@@ -133,7 +135,8 @@ static pg_tensor *equal_mask(pg_pool *p, const pg_tensor *a, const pg_tensor *b,
 
 static int floating(pg_tensor *x, const pg_tensor *input, int dtype) {
     int result = dtype >= 0 ? dtype : input->impl->dtype;
-    if (!pg_is_float(result)) return pg_fail("expected a floating-point dtype, got %s", pg_dtype_name(result));
+    if (!pg_is_float(result))
+        return pg_fail("expected a floating-point dtype, got %s", pg_dtype_name(result));
     return pg_to_dtype(x, input, result);
 }
 
@@ -153,7 +156,8 @@ int op_sum(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n
     int result = dtype >= 0 ? dtype : pg_is_float(input->impl->dtype) ? input->impl->dtype : PG_INT64;
     pg_tensor x = PG_HANDLE;
     status = pg_to_dtype(&x, input, result);
-    if (status >= 0) status = reduce(out, PG_K_REDUCE_SUM, &x, a.mask, keepdim, result, 0, &zero_value, NULL, 0);
+    if (status >= 0)
+        status = reduce(out, PG_K_REDUCE_SUM, &x, a.mask, keepdim, result, 0, &zero_value, NULL, 0);
     if (status >= 0) status = pg_record1(&sum_rule, out, &a, sizeof a, &x);
     pg_tensor_release(&x);
     return status;
@@ -162,7 +166,8 @@ int op_sum(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n
 static int mean_backward(pg_backward *b) {
     const reduction_args *a = b->args;
     pg_meta m = pg_input_meta(b, 0);
-    b->input[0] = spread(b->pool, scaled(b->pool, b->grad[0], 1.0 / (double)count_of(&m, a->mask)), &m, a->mask);
+    b->input[0] = spread(b->pool, scaled(b->pool, b->grad[0], 1.0 / (double)count_of(&m, a->mask)), &m,
+                         a->mask);
     return b->pool->status;
 }
 static const pg_rule mean_rule = {.name = "mean", .backward = mean_backward};
@@ -181,15 +186,16 @@ int op_mean(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_
 
 /* ---- prod ---- */
 
-/* Products of all that stands before (or, reversed, behind) each element along the only dimension `d`: log2(n) doubling steps, each
- * a recorded op, exact where elements are zero. */
+/* Products of all that stands before (or, reversed, behind) each element along the only dimension `d`:
+ * log2(n) doubling steps, each a recorded op, exact where elements are zero. */
 static pg_tensor *exclusive_product(pg_pool *p, const pg_tensor *x, int d, bool reversed) {
     int64_t n = x->impl->shape[d], flip_dims[] = {d};
     const pg_tensor *t = reversed ? x_flip(p, x, flip_dims, 1) : x;
     for (int64_t step = 0; p->status >= 0 && step < n; step = step ? 2 * step : 1) {
         /* the first step shifts by one; the others multiply by what stands `step` before */
         int64_t shift = step ? step : 1;
-        pg_tensor *head = x_narrow(p, t, d, 0, shift < n ? shift : n), *tail = x_narrow(p, t, d, 0, n - shift < 0 ? 0 : n - shift);
+        pg_tensor *head = x_narrow(p, t, d, 0, shift < n ? shift : n),
+            *tail = x_narrow(p, t, d, 0, n - shift < 0 ? 0 : n - shift);
         pg_tensor *ones = pg_pool_new(p);
         if (p->status < 0) break;
         pg_pool_note(p, pg_new_like(ones, head, head->impl->dtype));
@@ -224,13 +230,16 @@ static int prod(pg_tensor *out, const pg_tensor *input, const int64_t *dim, bool
     int result = dtype >= 0 ? dtype : pg_is_float(input->impl->dtype) ? input->impl->dtype : PG_INT64;
     int status = pg_dim_mask(&a.mask, dim, 1, input->impl->ndim, true);
     if (status >= 0) status = pg_to_dtype(&x, input, result);
-    if (status >= 0) status = reduce(out, PG_K_REDUCE_PROD, &x, a.mask, keepdim, result, 0, &one_value, NULL, 0);
+    if (status >= 0)
+        status = reduce(out, PG_K_REDUCE_PROD, &x, a.mask, keepdim, result, 0, &one_value, NULL, 0);
     if (status >= 0) status = pg_record1(&prod_rule, out, &a, sizeof a, &x);
     pg_tensor_release(&x);
     return status;
 }
 
-int op_prod(pg_tensor *out, const pg_tensor *input, int dtype) { return prod(out, input, NULL, false, dtype); }
+int op_prod(pg_tensor *out, const pg_tensor *input, int dtype) {
+    return prod(out, input, NULL, false, dtype);
+}
 
 int op_prod_dim(pg_tensor *out, const pg_tensor *input, int64_t dim, bool keepdim, int dtype) {
     return prod(out, input, &dim, keepdim, dtype);
@@ -255,12 +264,17 @@ static int extreme_backward(pg_backward *b) {
     b->input[0] = x_mul(p, with_ones(p, b->grad[0], &m, a->mask), share, NULL);
     return p->status;
 }
-static const pg_rule amax_rule = {.name = "amax", .backward = extreme_backward, .uses = {PG_USE(PG_IN(0)) | PG_USE(PG_OUT(0))}};
-static const pg_rule amin_rule = {.name = "amin", .backward = extreme_backward, .uses = {PG_USE(PG_IN(0)) | PG_USE(PG_OUT(0))}};
-static const pg_rule max_rule = {.name = "max", .backward = extreme_backward, .uses = {PG_USE(PG_IN(0)) | PG_USE(PG_OUT(0))}};
-static const pg_rule min_rule = {.name = "min", .backward = extreme_backward, .uses = {PG_USE(PG_IN(0)) | PG_USE(PG_OUT(0))}};
+static const pg_rule amax_rule = {.name = "amax", .backward = extreme_backward,
+                                  .uses = {PG_USE(PG_IN(0)) | PG_USE(PG_OUT(0))}};
+static const pg_rule amin_rule = {.name = "amin", .backward = extreme_backward,
+                                  .uses = {PG_USE(PG_IN(0)) | PG_USE(PG_OUT(0))}};
+static const pg_rule max_rule = {.name = "max", .backward = extreme_backward,
+                                 .uses = {PG_USE(PG_IN(0)) | PG_USE(PG_OUT(0))}};
+static const pg_rule min_rule = {.name = "min", .backward = extreme_backward,
+                                 .uses = {PG_USE(PG_IN(0)) | PG_USE(PG_OUT(0))}};
 
-static int extreme(pg_tensor *out, int op, const pg_rule *rule, const pg_tensor *input, const int64_t *dim, int dim_n, bool keepdim) {
+static int extreme(pg_tensor *out, int op, const pg_rule *rule, const pg_tensor *input, const int64_t *dim,
+                   int dim_n, bool keepdim) {
     reduction_args a = {0, 0};
     int status = pg_dim_mask(&a.mask, dim, dim_n, input->impl->ndim, true);
     if (status >= 0) status = reduce(out, op, input, a.mask, keepdim, input->impl->dtype, 0, NULL, NULL, 0);
@@ -313,13 +327,15 @@ static const pg_rule max_dim_rule = {
 static const pg_rule min_dim_rule = {
     .name = "min", .backward = choose_backward, .uses = {PG_USE(PG_OUT(1))}, .undefined_grads = true};
 
-static int choose(pg_tensor *values, pg_tensor *indices, int op, const pg_rule *rule, const pg_tensor *input, int64_t dim,
-                  bool keepdim) {
+static int choose(pg_tensor *values, pg_tensor *indices, int op, const pg_rule *rule, const pg_tensor *input,
+                  int64_t dim, bool keepdim) {
     reduction_args a = {0, 0};
     int status = pg_dim_mask(&a.mask, &dim, 1, input->impl->ndim, false);
-    if (status >= 0) status = reduce(values, op, input, a.mask, keepdim, input->impl->dtype, 0, NULL, indices, PG_INT64);
+    if (status >= 0)
+        status = reduce(values, op, input, a.mask, keepdim, input->impl->dtype, 0, NULL, indices, PG_INT64);
     if (status < 0) return status;
-    return pg_record(rule, 2, (pg_tensor *[]){values, indices}, 1, (const pg_tensor *[]){input}, &a, sizeof a);
+    return pg_record(rule, 2, (pg_tensor *[]){values, indices}, 1, (const pg_tensor *[]){input}, &a,
+                     sizeof a);
 }
 
 int op_max_dim(pg_tensor *values, pg_tensor *indices, const pg_tensor *input, int64_t dim, bool keepdim) {
@@ -354,7 +370,8 @@ int op_argmin(pg_tensor *out, const pg_tensor *input, const int64_t *dim, bool k
 
 /* ---- all, any ---- */
 
-static int test(pg_tensor *out, int op, const pg_tensor *input, const int64_t *dim, int dim_n, bool keepdim, pg_value empty) {
+static int test(pg_tensor *out, int op, const pg_tensor *input, const int64_t *dim, int dim_n, bool keepdim,
+                pg_value empty) {
     uint32_t mask;
     int status = pg_dim_mask(&mask, dim, dim_n, input->impl->ndim, true);
     return status < 0 ? status : reduce(out, op, input, mask, keepdim, PG_BOOL, 0, &empty, NULL, 0);
@@ -409,18 +426,20 @@ static int std_backward(pg_backward *b) {
     b->input[0] = var_gradient(b, x_masked_fill(p, rate, flat, NULL, &zero));
     return p->status;
 }
-static const pg_rule std_rule = {.name = "std", .backward = std_backward, .uses = {PG_USE(PG_IN(0)) | PG_USE(PG_OUT(0))}};
+static const pg_rule std_rule = {.name = "std", .backward = std_backward,
+                                 .uses = {PG_USE(PG_IN(0)) | PG_USE(PG_OUT(0))}};
 
 /* unbiased: PyTorch's older way to say correction 1 or 0; -1 where it is not given */
-static int var(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n, double correction, int unbiased, bool keepdim,
-               bool root) {
+static int var(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n, double correction,
+               int unbiased, bool keepdim, bool root) {
     if (unbiased >= 0) correction = unbiased;
     reduction_args a = {0, correction};
     pg_tensor x = PG_HANDLE;
     int status = pg_dim_mask(&a.mask, dim, dim_n, input->impl->ndim, true);
     if (status >= 0) status = floating(&x, input, -1);
     if (status >= 0)
-        status = reduce(out, PG_K_REDUCE_VAR, &x, a.mask, keepdim, x.impl->dtype, correction, &nan_value, NULL, 0);
+        status = reduce(out, PG_K_REDUCE_VAR, &x, a.mask, keepdim, x.impl->dtype, correction, &nan_value,
+                        NULL, 0);
     if (status >= 0 && root) {
         pg_tensor result = PG_HANDLE;
         pg_operand operand = {out, NULL};
@@ -433,23 +452,27 @@ static int var(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int d
     return status;
 }
 
-int op_var(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n, double correction, int unbiased, bool keepdim) {
+int op_var(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n, double correction,
+           int unbiased, bool keepdim) {
     return var(out, input, dim, dim_n, correction, unbiased, keepdim, false);
 }
 
-int op_std(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n, double correction, int unbiased, bool keepdim) {
+int op_std(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n, double correction,
+           int unbiased, bool keepdim) {
     return var(out, input, dim, dim_n, correction, unbiased, keepdim, true);
 }
 
 /* ---- norm ---- */
 
-/* p = 2: x / norm; p = 1: sign x; inf: shared by the largest; else |x|^(p-2) x / norm^(p-1). Zero where the norm is zero. */
+/* p = 2: x / norm; p = 1: sign x; inf: shared by the largest; else |x|^(p-2) x / norm^(p-1). Zero where the
+ * norm is zero. */
 static int norm_backward(pg_backward *b) {
     const reduction_args *a = b->args;
     pg_meta m = pg_input_meta(b, 0);
     pg_pool *p = b->pool;
     const pg_tensor *x = pg_saved(b, PG_IN(0));
-    pg_tensor *norm = with_ones(p, pg_saved(b, PG_OUT(0)), &m, a->mask), *grad = with_ones(p, b->grad[0], &m, a->mask);
+    pg_tensor *norm = with_ones(p, pg_saved(b, PG_OUT(0)), &m, a->mask),
+        *grad = with_ones(p, b->grad[0], &m, a->mask);
     pg_number zero = {PG_NUMBER_INT, 0, 0};
     if (p->status < 0) return p->status;
     if (a->p == 0) {
@@ -479,9 +502,11 @@ static int norm_backward(pg_backward *b) {
     }
     return p->status;
 }
-static const pg_rule norm_rule = {.name = "norm", .backward = norm_backward, .uses = {PG_USE(PG_IN(0)) | PG_USE(PG_OUT(0))}};
+static const pg_rule norm_rule = {.name = "norm", .backward = norm_backward,
+                                  .uses = {PG_USE(PG_IN(0)) | PG_USE(PG_OUT(0))}};
 
-int op_norm(pg_tensor *out, const pg_tensor *input, double p, const int64_t *dim, int dim_n, bool keepdim, int dtype) {
+int op_norm(pg_tensor *out, const pg_tensor *input, double p, const int64_t *dim, int dim_n, bool keepdim,
+            int dtype) {
     reduction_args a = {0, p};
     pg_tensor x = PG_HANDLE;
     if (isnan(p)) return pg_fail("expected an order p, got nan");
@@ -503,7 +528,8 @@ static int logsumexp_backward(pg_backward *b) {
     pg_meta m = pg_input_meta(b, 0);
     pg_pool *p = b->pool;
     pg_tensor *result = with_ones(p, pg_saved(b, PG_OUT(0)), &m, a->mask);
-    b->input[0] = x_mul(p, with_ones(p, b->grad[0], &m, a->mask), x_exp(p, minus(p, pg_saved(b, PG_IN(0)), result)), NULL);
+    b->input[0] = x_mul(p, with_ones(p, b->grad[0], &m, a->mask),
+                        x_exp(p, minus(p, pg_saved(b, PG_IN(0)), result)), NULL);
     return p->status;
 }
 static const pg_rule logsumexp_rule = {
@@ -515,7 +541,8 @@ int op_logsumexp(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int
     int status = pg_dim_mask(&a.mask, dim, dim_n, input->impl->ndim, true);
     if (status >= 0) status = pg_to_dtype(&x, input, pg_float_dtype(input->impl->dtype));
     if (status >= 0)
-        status = reduce(out, PG_K_REDUCE_LOGSUMEXP, &x, a.mask, keepdim, x.impl->dtype, 0, &minus_infinity, NULL, 0);
+        status = reduce(out, PG_K_REDUCE_LOGSUMEXP, &x, a.mask, keepdim, x.impl->dtype, 0, &minus_infinity,
+                        NULL, 0);
     if (status >= 0) status = pg_record1(&logsumexp_rule, out, &a, sizeof a, &x);
     pg_tensor_release(&x);
     return status;
@@ -543,8 +570,10 @@ int op_cumsum(pg_tensor *out, const pg_tensor *input, int64_t dim, int dtype) {
     if (status >= 0) status = pg_new_like(out, &x, result);
     if (status >= 0 && x.impl->numel > 0) {
         const pg_impl *t = dense.impl;
-        int64_t outer = pg_product(t->shape, d), n = t->ndim ? t->shape[d] : 1, inner = t->numel / (outer * n);
-        status = PG_RUN(pg_device_of(&x), scan, PG_K_REDUCE_SUM, result, outer, n, inner, pg_data(&dense), pg_data(out));
+        int64_t outer = pg_product(t->shape, d), n = t->ndim ? t->shape[d] : 1,
+            inner = t->numel / (outer * n);
+        status = PG_RUN(pg_device_of(&x), scan, PG_K_REDUCE_SUM, result, outer, n, inner, pg_data(&dense),
+                        pg_data(out));
     }
     reduction_args a = {(uint32_t)d, 0};
     if (status >= 0) status = pg_record1(&cumsum_rule, out, &a, sizeof a, &x);

@@ -43,23 +43,29 @@ static int sort_backward(pg_backward *b) {
     b->input[0] = x_scatter(p, zeros, a->dim, pg_saved(b, PG_OUT(1)), b->grad[0], NULL);
     return p->status;
 }
-static const pg_rule sort_rule = {.name = "sort", .backward = sort_backward, .uses = {PG_USE(PG_OUT(1))}, .undefined_grads = true};
-static const pg_rule topk_rule = {.name = "topk", .backward = sort_backward, .uses = {PG_USE(PG_OUT(1))}, .undefined_grads = true};
+static const pg_rule sort_rule = {.name = "sort", .backward = sort_backward, .uses = {PG_USE(PG_OUT(1))},
+                                  .undefined_grads = true};
+static const pg_rule topk_rule = {.name = "topk", .backward = sort_backward, .uses = {PG_USE(PG_OUT(1))},
+                                  .undefined_grads = true};
 
 /* k < 0: all, sorted; else the k largest or smallest. values or indices may be NULL. */
-static int order(pg_tensor *values, pg_tensor *indices, const pg_tensor *input, int d, int64_t k, bool descending) {
+static int order(pg_tensor *values, pg_tensor *indices, const pg_tensor *input, int d, int64_t k,
+                 bool descending) {
     pg_tensor x = PG_HANDLE, v = PG_HANDLE, i = PG_HANDLE;
     int n = pg_ndim(input), dtype = pg_dtype_of(input);
     int64_t shape[PG_DIMS_MAX];
     int status = n ? last_dense(&x, input, d) : pg_dense(&x, input);
-    int64_t size = status >= 0 && n ? pg_dim_size(&x, n - 1) : 1, rows = status >= 0 && size ? x.impl->numel / size : 0;
+    int64_t size = status >= 0 && n ? pg_dim_size(&x, n - 1) : 1,
+        rows = status >= 0 && size ? x.impl->numel / size : 0;
     for (int j = 0; status >= 0 && j < n; j++) shape[j] = j == n - 1 && k >= 0 ? k : pg_dim_size(&x, j);
     if (status >= 0 && values) status = pg_new(&v, pg_device_of(&x), dtype, n, shape);
     if (status >= 0) status = pg_new(&i, pg_device_of(&x), PG_INT64, n, shape);
     void *to = values && status >= 0 ? pg_data(&v) : NULL;
     if (status >= 0 && i.impl->numel > 0)
-        status = k < 0 ? PG_RUN(pg_device_of(&x), sort, dtype, rows, size, pg_data(&x), to, pg_data(&i), descending)
-                       : PG_RUN(pg_device_of(&x), topk, dtype, rows, size, k, pg_data(&x), to, pg_data(&i), descending);
+        status = k < 0 ? PG_RUN(pg_device_of(&x), sort, dtype, rows, size, pg_data(&x), to, pg_data(&i),
+                                descending)
+                       : PG_RUN(pg_device_of(&x), topk, dtype, rows, size, k, pg_data(&x), to, pg_data(&i),
+                                descending);
     if (status >= 0 && values) status = turned_back(values, &v, d);
     if (status >= 0) status = turned_back(indices, &i, d);
     pg_tensor_release(&x);
@@ -68,13 +74,15 @@ static int order(pg_tensor *values, pg_tensor *indices, const pg_tensor *input, 
     return status;
 }
 
-int op_sort(pg_tensor *values, pg_tensor *indices, const pg_tensor *input, int64_t dim, bool descending, bool stable) {
+int op_sort(pg_tensor *values, pg_tensor *indices, const pg_tensor *input, int64_t dim, bool descending,
+            bool stable) {
     (void)stable;   /* it always is */
     sort_args a;
     int status = pg_wrap_dim(&a.dim, dim, pg_ndim(input));
     if (status >= 0) status = order(values, indices, input, a.dim, -1, descending);
     if (status < 0) return status;
-    return pg_record(&sort_rule, 2, (pg_tensor *[]){values, indices}, 1, (const pg_tensor *[]){input}, &a, sizeof a);
+    return pg_record(&sort_rule, 2, (pg_tensor *[]){values, indices}, 1, (const pg_tensor *[]){input}, &a,
+                     sizeof a);
 }
 
 int op_argsort(pg_tensor *out, const pg_tensor *input, int64_t dim, bool descending, bool stable) {
@@ -83,14 +91,17 @@ int op_argsort(pg_tensor *out, const pg_tensor *input, int64_t dim, bool descend
     return status < 0 ? status : order(NULL, out, input, d, -1, descending);
 }
 
-int op_topk(pg_tensor *values, pg_tensor *indices, const pg_tensor *input, int64_t k, int64_t dim, bool largest, bool sorted) {
+int op_topk(pg_tensor *values, pg_tensor *indices, const pg_tensor *input, int64_t k, int64_t dim,
+            bool largest, bool sorted) {
     (void)sorted;   /* they always are */
     sort_args a;
     int status = pg_wrap_dim(&a.dim, dim, pg_ndim(input));
     if (status < 0) return status;
     int64_t size = pg_ndim(input) ? pg_dim_size(input, a.dim) : 1;
     if (k < 0 || k > size)
-        return pg_fail("selected index k out of range: k = %lld of %lld elements along dimension %d", (long long)k, (long long)size, a.dim);
+        return pg_fail("selected index k out of range: k = %lld of %lld elements along dimension %d",
+                       (long long)k, (long long)size, a.dim);
     if ((status = order(values, indices, input, a.dim, k, largest)) < 0) return status;
-    return pg_record(&topk_rule, 2, (pg_tensor *[]){values, indices}, 1, (const pg_tensor *[]){input}, &a, sizeof a);
+    return pg_record(&topk_rule, 2, (pg_tensor *[]){values, indices}, 1, (const pg_tensor *[]){input}, &a,
+                     sizeof a);
 }

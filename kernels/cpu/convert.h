@@ -1,4 +1,5 @@
-/* convert.h: float16 and bfloat16 in bits <-> float32, round to nearest even, subnormals, infinities and NaNs kept. */
+/* convert.h: float16 and bfloat16 in bits <-> float32, round to nearest even, subnormals, infinities and
+ * NaNs kept. */
 #ifndef PG_CONVERT_H
 #define PG_CONVERT_H
 
@@ -20,7 +21,8 @@ static inline float f16_to_f32(uint16_t h) {
 static inline uint16_t f32_to_f16(float f) {
     uint32_t u = bits_f32(f), sign = (u >> 16) & 0x8000u, x = u & 0x7fffffffu;
     uint32_t normal = ((x + 0xfffu + ((x >> 13) & 1u)) >> 13) - (112u << 10);
-    uint32_t tiny = bits_f32(float_of(x) + 0.5f) - bits_f32(0.5f);   /* the sum's ulp is float16's smallest step */
+    /* the sum's ulp is float16's smallest step */
+    uint32_t tiny = bits_f32(float_of(x) + 0.5f) - bits_f32(0.5f);
     uint32_t h = x < 0x38800000u ? tiny : normal;
     h = x >= 0x477ff000u ? 0x7c00u : h;
     h = x > 0x7f800000u ? 0x7e00u | ((x >> 13) & 0x3ffu) : h;
@@ -41,9 +43,11 @@ static inline void widen(int dtype, int64_t n, const uint16_t *in, float *out) {
         return;
     }
 #if defined(__AVX512F__)
-    for (; i + 16 <= n; i += 16) _mm512_storeu_ps(out + i, _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(in + i))));
+    for (; i + 16 <= n; i += 16)
+        _mm512_storeu_ps(out + i, _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(in + i))));
 #elif defined(__F16C__)
-    for (; i + 8 <= n; i += 8) _mm256_storeu_ps(out + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(in + i))));
+    for (; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(out + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(in + i))));
 #endif
     for (; i < n; i++) out[i] = f16_to_f32(in[i]);
 }
@@ -55,16 +59,19 @@ static inline void narrow(int dtype, int64_t n, const float *in, uint16_t *out) 
     }
 #if defined(__AVX512F__)
     for (; i + 16 <= n; i += 16)
-        _mm256_storeu_si256((__m256i *)(out + i), _mm512_cvtps_ph(_mm512_loadu_ps(in + i), _MM_FROUND_TO_NEAREST_INT));
+        _mm256_storeu_si256((__m256i *)(out + i), _mm512_cvtps_ph(_mm512_loadu_ps(in + i),
+                                                                  _MM_FROUND_TO_NEAREST_INT));
 #elif defined(__F16C__)
     for (; i + 8 <= n; i += 8)
-        _mm_storeu_si128((__m128i *)(out + i), _mm256_cvtps_ph(_mm256_loadu_ps(in + i), _MM_FROUND_TO_NEAREST_INT));
+        _mm_storeu_si128((__m128i *)(out + i), _mm256_cvtps_ph(_mm256_loadu_ps(in + i),
+                                                               _MM_FROUND_TO_NEAREST_INT));
 #endif
     for (; i < n; i++) out[i] = f32_to_f16(in[i]);
 }
 
-/* Floats to integers: truncated; NaN gives 0; out of range the nearest of the 32- or 64-bit type (narrower types take the low bits
- * of the 32-bit result, so that 300 becomes 44 in uint8 as a C cast of an int would). */
+/* Floats to integers: truncated; NaN gives 0; out of range the nearest of the 32- or 64-bit type (narrower
+ * types take the low bits of the 32-bit result, so that 300 becomes 44 in uint8 as a C cast of an int
+ * would). */
 static inline int32_t f64_to_i32(double x) {
     double c = x == x ? x : 0.0;
     c = c > 2147483647.0 ? 2147483647.0 : c;

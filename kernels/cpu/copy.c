@@ -1,7 +1,7 @@
 /* copy.c: elements from one layout and dtype to another, and fill.
  *
- * Conversions: to bool, whether it is not zero; between integers, the low bits; floats to integers as convert.h says; wider floats
- * to float16 and bfloat16 through float32. */
+ * Conversions: to bool, whether it is not zero; between integers, the low bits; floats to integers as
+ * convert.h says; wider floats to float16 and bfloat16 through float32. */
 #include "convert.h"
 #include "walk.h"
 
@@ -17,14 +17,18 @@ typedef void (*converter)(int64_t n, void *to, const void *from);
     CONVERT(FROM, F, int16_t, i16, a) CONVERT(FROM, F, int32_t, i32, a) CONVERT(FROM, F, int64_t, i64, a) \
     CONVERT(FROM, F, float, f32, a) CONVERT(FROM, F, double, f64, a)
 #define FROM_FLOAT(FROM, F) \
-    CONVERT(FROM, F, uint8_t, b8, a != 0) CONVERT(FROM, F, uint8_t, u8, F##_to_i32(a)) CONVERT(FROM, F, int8_t, i8, F##_to_i32(a)) \
+    CONVERT(FROM, F, uint8_t, b8, a != 0) CONVERT(FROM, F, uint8_t, u8, F##_to_i32(a)) \
+    CONVERT(FROM, F, int8_t, i8, F##_to_i32(a)) \
     CONVERT(FROM, F, int16_t, i16, F##_to_i32(a)) CONVERT(FROM, F, int32_t, i32, F##_to_i32(a)) \
-    CONVERT(FROM, F, int64_t, i64, F##_to_i64(a)) CONVERT(FROM, F, float, f32, a) CONVERT(FROM, F, double, f64, a)
+    CONVERT(FROM, F, int64_t, i64, F##_to_i64(a)) \
+    CONVERT(FROM, F, float, f32, a) CONVERT(FROM, F, double, f64, a)
 FROM_INTEGER(uint8_t, u8) FROM_INTEGER(int8_t, i8) FROM_INTEGER(int16_t, i16) FROM_INTEGER(int32_t, i32)
 FROM_INTEGER(int64_t, i64) FROM_FLOAT(float, f32) FROM_FLOAT(double, f64)
 
-/* By PG_K_ numbers; the rows and columns of float16 and bfloat16 are float32's, with blocks widened before and narrowed after. */
-#define ROW(F) {convert_##F##_b8, convert_##F##_u8, convert_##F##_i8, convert_##F##_i16, convert_##F##_i32, convert_##F##_i64, \
+/* By PG_K_ numbers; the rows and columns of float16 and bfloat16 are float32's, with blocks widened before
+ * and narrowed after. */
+#define ROW(F) {convert_##F##_b8, convert_##F##_u8, convert_##F##_i8, convert_##F##_i16, convert_##F##_i32, \
+                convert_##F##_i64, \
                 convert_##F##_f32, convert_##F##_f32, convert_##F##_f32, convert_##F##_f64}
 static const converter converters[10][10] = {   /* [from][to] */
     ROW(u8), ROW(u8), ROW(i8), ROW(i16), ROW(i32), ROW(i64), ROW(f32), ROW(f32), ROW(f32), ROW(f64)
@@ -40,7 +44,8 @@ typedef struct job {
 static bool is_half(int dtype) { return dtype == PG_K_FLOAT16 || dtype == PG_K_BFLOAT16; }
 
 /* in -> out, n elements, through halves' float32 where there is one. */
-static void convert_block(const job *j, int64_t n, void *out, const void *in, float *wide_in, float *wide_out) {
+static void convert_block(const job *j, int64_t n, void *out, const void *in, float *wide_in,
+                          float *wide_out) {
     if (!j->convert) {
         memcpy(out, in, (size_t)(n * j->to_item));
         return;
@@ -86,9 +91,11 @@ static void copy_range(void *arg, int64_t begin, int64_t end, int worker) {
             if (ahead) m = min64(m, ahead);
         }
         const char *in = j->from_dense ? from + i * j->from_item
-                       : by_row && s->stride[1][last] == 1 ? from + walk_offset(&w, s->stride[1]) * j->from_item : NULL;
+                       : by_row && s->stride[1][last] == 1
+                           ? from + walk_offset(&w, s->stride[1]) * j->from_item : NULL;
         char *direct = j->to_dense ? to + i * j->to_item
-                     : by_row && s->stride[0][last] == 1 ? to + walk_offset(&w, s->stride[0]) * j->to_item : NULL;
+                     : by_row && s->stride[0][last] == 1
+                         ? to + walk_offset(&w, s->stride[0]) * j->to_item : NULL;
         if (!in && !j->convert && direct && !j->streams) {
             gather(j->from_item, direct, from, &w, s->stride[1], m);
         } else {
@@ -187,7 +194,8 @@ static void tile_8(bytes_8 *to, int64_t to_stride, const bytes_8 *from, int64_t 
 
 /* to[p][q] = from[q][p] for p < np, q < nq; the second index of each has stride 1. */
 #define DEFINE_TRANSPOSE(T, NAME, W, TILE) \
-    static void transpose_##NAME(T *to, int64_t to_stride, const T *from, int64_t from_stride, int64_t np, int64_t nq, bool streams) { \
+    static void transpose_##NAME(T *to, int64_t to_stride, const T *from, int64_t from_stride, int64_t np, \
+                                 int64_t nq, bool streams) { \
         (void)streams; \
         int64_t q = 0; \
         for (; q + (W) <= nq; q += (W)) { \
@@ -199,8 +207,10 @@ static void tile_8(bytes_8 *to, int64_t to_stride, const bytes_8 *from, int64_t 
         for (int64_t p = 0; p < np; p++) \
             for (int64_t i = q; i < nq; i++) to[p * to_stride + i] = from[i * from_stride + p]; \
     }
-DEFINE_TRANSPOSE(bytes_4, 4, W4, tile_4(to + p * to_stride + q, to_stride, from + q * from_stride + p, from_stride, streams))
-DEFINE_TRANSPOSE(bytes_8, 8, W4 / 2, tile_8(to + p * to_stride + q, to_stride, from + q * from_stride + p, from_stride, streams))
+DEFINE_TRANSPOSE(bytes_4, 4, W4, tile_4(to + p * to_stride + q, to_stride, from + q * from_stride + p,
+                                        from_stride, streams))
+DEFINE_TRANSPOSE(bytes_8, 8, W4 / 2, tile_8(to + p * to_stride + q, to_stride, from + q * from_stride + p,
+                                            from_stride, streams))
 #define SCALAR_TILE \
     for (int64_t a = p; a < p + 32; a++) \
         for (int64_t b = q; b < q + 32; b++) to[a * to_stride + b] = from[b * from_stride + a]
@@ -221,19 +231,25 @@ static void transpose_range(void *arg, int64_t begin, int64_t end, int worker) {
     const transposed *t = arg;
     (void)worker;
     const pg_strided *s = t->s;
-    int64_t np = s->shape[t->p], nq = s->shape[t->q], to_stride = s->stride[0][t->p], from_stride = s->stride[1][t->q];
+    int64_t np = s->shape[t->p], nq = s->shape[t->q], to_stride = s->stride[0][t->p],
+        from_stride = s->stride[1][t->q];
     for (int64_t i = begin; i < end; i++) {
         walk w;
         walk_to(&w, t->outer_n, t->outer_shape, i / (t->p_blocks * t->q_blocks));
         int64_t p = i / t->q_blocks % t->p_blocks * P_BLOCK, q = i % t->q_blocks * Q_BLOCK;
         int64_t m = min64(P_BLOCK, np - p), n = min64(Q_BLOCK, nq - q);
         char *to = (char *)s->data[0] + (walk_offset(&w, t->outer_stride[0]) + p * to_stride + q) * t->item;
-        const char *from = (const char *)s->data[1] + (walk_offset(&w, t->outer_stride[1]) + q * from_stride + p) * t->item;
+        const char *from = (const char *)s->data[1]
+            + (walk_offset(&w, t->outer_stride[1]) + q * from_stride + p) * t->item;
         switch (t->item) {
         case 1: transpose_1((bytes_1 *)to, to_stride, (const bytes_1 *)from, from_stride, m, n, false); break;
         case 2: transpose_2((bytes_2 *)to, to_stride, (const bytes_2 *)from, from_stride, m, n, false); break;
-        case 4: transpose_4((bytes_4 *)to, to_stride, (const bytes_4 *)from, from_stride, m, n, t->streams); break;
-        default: transpose_8((bytes_8 *)to, to_stride, (const bytes_8 *)from, from_stride, m, n, t->streams); break;
+        case 4:
+            transpose_4((bytes_4 *)to, to_stride, (const bytes_4 *)from, from_stride, m, n, t->streams);
+            break;
+        default:
+            transpose_8((bytes_8 *)to, to_stride, (const bytes_8 *)from, from_stride, m, n, t->streams);
+            break;
         }
     }
     if (t->streams) stream_end();
@@ -275,8 +291,8 @@ int PG_K(copy)(const pg_context *c, int to, int from, const pg_strided *s) {
     if (to == from && !(j.to_dense && j.from_dense)) {
         transposed t;
         if (find_transpose(&t, s, j.to_item)) {
-            parallel(c, count_of(t.outer_n, t.outer_shape) * t.p_blocks * t.q_blocks, max64(1, 32768 / min64(n, P_BLOCK * Q_BLOCK)),
-                     transpose_range, &t);
+            parallel(c, count_of(t.outer_n, t.outer_shape) * t.p_blocks * t.q_blocks,
+                     max64(1, 32768 / min64(n, P_BLOCK * Q_BLOCK)), transpose_range, &t);
             return PG_KERNEL_OK;
         }
     }

@@ -16,10 +16,16 @@ static void arange_range(void *arg, int64_t begin, int64_t end, int worker) {
     (void)worker;
     double start = j->start.d, step = j->step.d;
 #define INTEGERS(T) { T *o = j->out; \
-        for (int64_t i = begin; i < end; i++) o[i] = (T)((uint64_t)j->start.i + (uint64_t)i * (uint64_t)j->step.i); } break
-#define FLOATS(T, e) { T *o = j->out; for (int64_t i = begin; i < end; i++) { double v = start + (double)i * step; o[i] = (T)(e); } } break
+        for (int64_t i = begin; i < end; i++) \
+            o[i] = (T)((uint64_t)j->start.i + (uint64_t)i * (uint64_t)j->step.i); } break
+#define FLOATS(T, e) { T *o = j->out; \
+        for (int64_t i = begin; i < end; i++) { double v = start + (double)i * step; o[i] = (T)(e); } } break
     switch (j->dtype) {
-    case PG_K_BOOL: { uint8_t *o = j->out; for (int64_t i = begin; i < end; i++) o[i] = j->start.i + i * j->step.i != 0; break; }
+    case PG_K_BOOL: {
+        uint8_t *o = j->out;
+        for (int64_t i = begin; i < end; i++) o[i] = j->start.i + i * j->step.i != 0;
+        break;
+    }
     case PG_K_UINT8: case PG_K_INT8: INTEGERS(uint8_t);
     case PG_K_INT16: INTEGERS(uint16_t);
     case PG_K_INT32: INTEGERS(uint32_t);
@@ -46,7 +52,8 @@ static void linspace_range(void *arg, int64_t begin, int64_t end, int worker) {
     (void)worker;
     double start = j->start.d, step = j->n > 1 ? (j->end - start) / (double)(j->n - 1) : 0;
     for (int64_t i = begin; i < end; i++) {
-        double v = i < j->n / 2 || j->n == 1 ? start + step * (double)i : j->end - step * (double)(j->n - 1 - i);
+        double v = i < j->n / 2 || j->n == 1 ? start + step * (double)i
+            : j->end - step * (double)(j->n - 1 - i);
         pg_value value = {.i = j->dtype < PG_K_FLOAT16 ? f64_to_i64(v) : 0, .d = v};
         store_value(j->dtype, value, (char *)j->out + i * j->item);
     }
@@ -88,8 +95,8 @@ static void triangle_range(void *arg, int64_t begin, int64_t end, int worker) {
     }
 }
 
-int PG_K(triangle)(const pg_context *c, int item, int64_t batch, int64_t rows, int64_t cols, int64_t k, bool upper,
-                   const void *in, void *out) {
+int PG_K(triangle)(const pg_context *c, int item, int64_t batch, int64_t rows, int64_t cols, int64_t k,
+                   bool upper, const void *in, void *out) {
     if (batch * rows * cols == 0) return PG_KERNEL_OK;
     k = max64(-rows - cols, min64(k, rows + cols));
     triangular t = {.item = item, .upper = upper, .rows = rows, .cols = cols, .k = k, .in = in, .out = out};

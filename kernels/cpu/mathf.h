@@ -1,8 +1,9 @@
 /* mathf.h: elementary functions without branches or calls, so that loops over them become vector code.
  *
- * Each takes and gives one value, for every input: subnormals, infinities and NaNs included. Errors are a few units in the last
- * place; the polynomials are near-minimax (Chebyshev) fits on the stated intervals. A vector loop and its scalar remainder give the
- * same bits, because every step is one IEEE operation (fma only through fma32 and fma64).
+ * Each takes and gives one value, for every input: subnormals, infinities and NaNs included. Errors are a
+ * few units in the last place; the polynomials are near-minimax (Chebyshev) fits on the stated intervals. A
+ * vector loop and its scalar remainder give the same bits, because every step is one IEEE operation (fma
+ * only through fma32 and fma64).
  */
 #ifndef PG_MATHF_H
 #define PG_MATHF_H
@@ -57,7 +58,8 @@ static inline float exp_f32(float x) {
     float t = fma32(c, (float)LOG2E, ROUND_F32), n = t - ROUND_F32;
     float r = fma32(n, -LN2_LO_F32, fma32(n, -LN2_HI_F32, c));
     float y = 1.0f + fma32(exp_tail_f32(r), r * r, r);
-    int32_t e = (int32_t)(bits_f32(t) - bits_f32(ROUND_F32)), half = e >> 1;   /* two steps: 2^e may be subnormal */
+    /* two steps: 2^e may be subnormal */
+    int32_t e = (int32_t)(bits_f32(t) - bits_f32(ROUND_F32)), half = e >> 1;
     return y * pow2_f32(half) * pow2_f32(e - half);
 }
 static inline double exp_f64(double x) {
@@ -111,7 +113,8 @@ static inline double expm1_f64(double x) {
     return x == 0.0 ? x : result;
 }
 
-/* log(1 + f) for 1 + f in [sqrt(1/2), sqrt(2)), low receives what is to be added first (a multiple of the low part of ln 2). */
+/* log(1 + f) for 1 + f in [sqrt(1/2), sqrt(2)), low receives what is to be added first (a multiple of the
+ * low part of ln 2). */
 static inline float log_near1_f32(float f, float low) {
     float q = 0.06971612f;
     q = fma32(q, f, -0.11479734f);
@@ -324,7 +327,8 @@ static inline double gelu_tanh_f64(double x) {
     double u2 = 1.59576912160573071 * x * fma64(0.044715 * x, x, 1.0);
     return x / (1.0 + exp_f64(-u2));
 }
-/* s + x s (1 - s) du2/dx, s = sigmoid(u2); s (1 - s) = t / (1 + t)^2, t = e^-|u2|, keeps its digits where s is nearly 1. */
+/* s + x s (1 - s) du2/dx, s = sigmoid(u2); s (1 - s) = t / (1 + t)^2, t = e^-|u2|, keeps its digits where s
+ * is nearly 1. */
 static inline float gelu_tanh_slope_f32(float x) {
     float x2 = x * x, u2 = 1.595769122f * x * fma32(0.044715f, x2, 1.0f);
     float t = exp_f32(-fabsf(u2)), r = 1.0f / (1.0f + t), s = u2 < 0.0f ? t * r : r;
@@ -339,7 +343,10 @@ static inline double gelu_tanh_slope_f64(double x) {
 static inline float silu_f32(float x) { return x / (1.0f + exp_f32(-x)); }
 static inline double silu_f64(double x) { return x / (1.0 + exp_f64(-x)); }
 static inline float silu_slope_f32(float x) { float s = sigmoid_f32(x); return s * fma32(x, 1.0f - s, 1.0f); }
-static inline double silu_slope_f64(double x) { double s = sigmoid_f64(x); return s * fma64(x, 1.0 - s, 1.0); }
+static inline double silu_slope_f64(double x) {
+    double s = sigmoid_f64(x);
+    return s * fma64(x, 1.0 - s, 1.0);
+}
 
 static inline float softplus_f32(float x, float beta, float threshold) {
     float z = x * beta;
@@ -350,7 +357,8 @@ static inline double softplus_f64(double x, double beta, double threshold) {
     return z > threshold ? x : log1p_f64(exp_f64(z)) / beta;
 }
 
-/* sin and cos of a float in double: three-part reduction by pi/2, exact enough up to 2^20; beyond, see sincos_big. */
+/* sin and cos of a float in double: three-part reduction by pi/2, exact enough up to 2^20; the driver in
+ * pointwise.c takes what lies beyond to the C library. */
 #define SINCOS_LIMIT 1048576.0f
 static inline double reduce_pi2(double x, uint32_t *quadrant) {
     double t = x * 0.63661977236758134308 + ROUND_F64, n = t - ROUND_F64;

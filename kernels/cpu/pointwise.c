@@ -1,14 +1,15 @@
 /* pointwise.c: one output element from the elements at the same place of up to three inputs.
  *
- * An op is one line below: its name in kernels.h and an expression in a, b, c (the operands), p0 and p1. From each line and dtype
- * comes one dense loop, which the compiler vectorises. Everything else is the driver's: operands that are not dense are gathered
- * into blocks, constants stand in a block of their own, float16 and bfloat16 are widened to float32 and narrowed again, large
- * outputs are written past the caches.
+ * An op is one line below: its name in kernels.h and an expression in a, b, c (the operands), p0 and p1.
+ * From each line and dtype comes one dense loop, which the compiler vectorises. Everything else is the
+ * driver's: operands that are not dense are gathered into blocks, constants stand in a block of their own,
+ * float16 and bfloat16 are widened to float32 and narrowed again, large outputs are written past the caches.
  */
 #include "convert.h"
 #include "walk.h"
 
-typedef void (*loop)(int64_t n, void *out, const void *in1, const void *in2, const void *in3, const double *p);
+typedef void (*loop)(int64_t n, void *out, const void *in1, const void *in2, const void *in3,
+                     const double *p);
 
 /* NaN wins. */
 #define MAX2(a, b) ((((a) > (b)) | ((a) != (a))) ? (a) : (b))
@@ -71,7 +72,8 @@ typedef void (*loop)(int64_t n, void *out, const void *in1, const void *in2, con
     O2(TANH_BACKWARD, a * (1 - b * b)) \
     O2(SIGMOID_BACKWARD, a * (1 - b) * b)
 
-/* Integers wrap: sums and products in the unsigned type W. Divisions by zero give 0, and the driver reports them. */
+/* Integers wrap: sums and products in the unsigned type W. Divisions by zero give 0, and the driver reports
+ * them. */
 #define INTEGER_OPS(O1, O2, O3, O1P, O2P, O3P) \
     O2(ADD, (W)a + (W)b) \
     O2(SUB, (W)a - (W)b) \
@@ -200,7 +202,8 @@ static inline int64_t integer_remainder(int64_t a, int64_t b) {
 
 /* in1 bool, in2 and in3 of one size. */
 #define WHERE(T) \
-    static void where_##T(int64_t n, void *out, const void *in1, const void *in2, const void *in3, const double *p) { \
+    static void where_##T(int64_t n, void *out, const void *in1, const void *in2, const void *in3, \
+                          const double *p) { \
         (void)p; \
         T *o = out; const uint8_t *c = in1; const T *a = in2, *b = in3; \
         INDEPENDENT for (int64_t i = 0; i < n; i++) { const T x = a[i], y = b[i]; o[i] = c[i] ? x : y; } \
@@ -220,14 +223,21 @@ typedef struct job {
     loop run;
     const double *p;
     int inputs;
-    int half;                            /* PG_K_FLOAT16 or PG_K_BFLOAT16 where operands are widened, else -1 */
+    /* PG_K_FLOAT16 or PG_K_BFLOAT16 where operands are widened, else -1 */
+    int half;
     bool whole;                          /* every operand is dense and read as it lies: no blocks */
     bool streams, flat, check_zero, zero_division;
     int dtype[4], item[4];               /* in memory, per operand */
     bool widened[4], dense[4], constant[4];
 } job;
 
-typedef union block { uint64_t u64[BLOCK]; uint32_t u32[BLOCK]; uint16_t u16[BLOCK]; uint8_t u8[BLOCK]; float f32[BLOCK]; } block;
+typedef union block {
+    uint64_t u64[BLOCK];
+    uint32_t u32[BLOCK];
+    uint16_t u16[BLOCK];
+    uint8_t u8[BLOCK];
+    float f32[BLOCK];
+} block;
 
 static void repeat(int item, const void *value, int64_t n, void *to) {
     switch (item) {
@@ -286,7 +296,8 @@ static void run_range(void *arg, int64_t begin, int64_t end, int worker) {
         if (j->constant[k]) in[k] = constant_block(j, k, min64(end - begin, BLOCK), &raw[k]);
     walk w = {0};
     int last = s->ndim - 1;
-    /* Long rows are taken one at a time, so that an operand that is dense along them is read where it lies. */
+    /* Long rows are taken one at a time, so that an operand that is dense along them is read where it
+     * lies. */
     bool by_row = !j->flat && s->shape[last] >= 64;
     if (!j->flat) walk_to(&w, s->ndim, s->shape, begin);
     for (int64_t i = begin, m; i < end; i += m) {
@@ -312,9 +323,11 @@ static void run_range(void *arg, int64_t begin, int64_t end, int worker) {
                 in[k] = &wide[k];
             }
         }
-        if (j->check_zero && has_zero(j->item[2], m, in[2])) __atomic_store_n(&j->zero_division, true, __ATOMIC_RELAXED);
+        if (j->check_zero && has_zero(j->item[2], m, in[2]))
+            __atomic_store_n(&j->zero_division, true, __ATOMIC_RELAXED);
         char *direct = j->dense[0] ? (char *)s->data[0] + i * j->item[0]
-                     : by_row && s->stride[0][last] == 1 ? (char *)s->data[0] + walk_offset(&w, s->stride[0]) * j->item[0]
+                     : by_row && s->stride[0][last] == 1
+                         ? (char *)s->data[0] + walk_offset(&w, s->stride[0]) * j->item[0]
                      : NULL;
         void *to = direct && !j->streams ? direct : (char *)&raw[0];
         if (j->widened[0]) {
@@ -338,12 +351,14 @@ static void run_range(void *arg, int64_t begin, int64_t end, int worker) {
 /* Elements below which another thread costs more than it saves. */
 static int64_t grain_of(int op) {
     switch (op) {
-    case PG_K_POW: case PG_K_FLOOR_DIVIDE: case PG_K_REMAINDER: case PG_K_FMOD: case PG_K_ATAN2: case PG_K_SIN: case PG_K_COS:
-    case PG_K_TAN: case PG_K_SINH: case PG_K_COSH: case PG_K_LOG2: case PG_K_LOG10:
+    case PG_K_POW: case PG_K_FLOOR_DIVIDE: case PG_K_REMAINDER: case PG_K_FMOD: case PG_K_ATAN2:
+    case PG_K_SIN: case PG_K_COS: case PG_K_TAN: case PG_K_SINH: case PG_K_COSH: case PG_K_LOG2:
+    case PG_K_LOG10:
         return 2048;
-    case PG_K_EXP: case PG_K_EXPM1: case PG_K_EXP2: case PG_K_LOG: case PG_K_LOG1P: case PG_K_TANH: case PG_K_SIGMOID: case PG_K_ERF:
-    case PG_K_GELU: case PG_K_GELU_TANH: case PG_K_SILU: case PG_K_SOFTPLUS: case PG_K_GELU_BACKWARD: case PG_K_GELU_TANH_BACKWARD:
-    case PG_K_SILU_BACKWARD: case PG_K_SOFTPLUS_BACKWARD:
+    case PG_K_EXP: case PG_K_EXPM1: case PG_K_EXP2: case PG_K_LOG: case PG_K_LOG1P: case PG_K_TANH:
+    case PG_K_SIGMOID: case PG_K_ERF: case PG_K_GELU: case PG_K_GELU_TANH: case PG_K_SILU:
+    case PG_K_SOFTPLUS: case PG_K_GELU_BACKWARD: case PG_K_GELU_TANH_BACKWARD: case PG_K_SILU_BACKWARD:
+    case PG_K_SOFTPLUS_BACKWARD:
         return 8192;
     default:
         return 32768;
@@ -354,10 +369,12 @@ static int64_t grain_of(int op) {
 static void big_angles(int op, int64_t n, float *out, const float *in) {
     for (int64_t i = 0; i < n; i++)
         if (!(fabsf(in[i]) < SINCOS_LIMIT))
-            out[i] = (float)(op == PG_K_SIN ? sin((double)in[i]) : op == PG_K_COS ? cos((double)in[i]) : tan((double)in[i]));
+            out[i] = (float)(op == PG_K_SIN ? sin((double)in[i]) : op == PG_K_COS ? cos((double)in[i])
+                             : tan((double)in[i]));
 }
 #define ANGLES(NAME, name) \
-    static void angles_##name(int64_t n, void *out, const void *in1, const void *in2, const void *in3, const double *p) { \
+    static void angles_##name(int64_t n, void *out, const void *in1, const void *in2, const void *in3, \
+                              const double *p) { \
         float keep[BLOCK]; \
         const float *in = in1; \
         for (int64_t i = 0, m; i < n; i += m) { \
@@ -372,7 +389,8 @@ static void big_angles(int op, int64_t n, float *out, const float *in) {
 ANGLES(SIN, sin) ANGLES(COS, cos) ANGLES(TAN, tan)
 
 static loop loop_of(int op, int dtype) {
-    static const loop wheres[] = {[1] = where_uint8_t, [2] = where_uint16_t, [4] = where_uint32_t, [8] = where_uint64_t};
+    static const loop wheres[] = {[1] = where_uint8_t, [2] = where_uint16_t, [4] = where_uint32_t,
+                                  [8] = where_uint64_t};
     if (op == PG_K_WHERE) return wheres[item_size(dtype)];
     if (dtype >= PG_K_FLOAT16 && dtype <= PG_K_FLOAT32) {
         if (op == PG_K_SIN) return angles_sin;
@@ -383,7 +401,8 @@ static loop loop_of(int op, int dtype) {
 }
 
 #define CUBE(T) \
-    static void cube_##T(int64_t n, void *out, const void *in1, const void *in2, const void *in3, const double *p) { \
+    static void cube_##T(int64_t n, void *out, const void *in1, const void *in2, const void *in3, \
+                         const double *p) { \
         (void)in2; (void)in3; (void)p; \
         T *o = out; const T *x = in1; \
         INDEPENDENT for (int64_t i = 0; i < n; i++) { const T a = x[i]; o[i] = a * a * a; } \
@@ -395,12 +414,14 @@ static int cheaper_power(int dtype, const pg_strided *s) {
     if (s->data[2]) return PG_K_POW;
     if (dtype < PG_K_FLOAT16) return s->scalar[2].i == 2 ? PG_K_SQUARE : PG_K_POW;
     double e = s->scalar[2].d;
-    return e == 2.0 ? PG_K_SQUARE : e == 0.5 ? PG_K_SQRT : e == -0.5 ? PG_K_RSQRT : e == -1.0 ? PG_K_RECIPROCAL : PG_K_POW;
+    return e == 2.0 ? PG_K_SQUARE : e == 0.5 ? PG_K_SQRT : e == -0.5 ? PG_K_RSQRT
+         : e == -1.0 ? PG_K_RECIPROCAL : PG_K_POW;
 }
 
 enum { SMALL = 64 };
 /* Dense operands and constants, up to SMALL elements. */
-static void run_small(loop run, int op, int dtype, int inputs, int64_t n, const pg_strided *s, const double *p) {
+static void run_small(loop run, int op, int dtype, int inputs, int64_t n, const pg_strided *s,
+                      const double *p) {
     uint64_t room[3][SMALL];
     const void *in[4] = {0};
     for (int k = 1; k <= inputs; k++) {
@@ -434,7 +455,8 @@ int PG_K(pointwise)(const pg_context *c, int op, int dtype, const pg_strided *s,
 
     int inputs = arities[op];
     bool is_half = dtype == PG_K_FLOAT16 || dtype == PG_K_BFLOAT16;
-    bool divides = dtype < PG_K_FLOAT16 && (op == PG_K_FLOOR_DIVIDE || op == PG_K_REMAINDER || op == PG_K_FMOD);
+    bool divides = dtype < PG_K_FLOAT16 && (op == PG_K_FLOOR_DIVIDE || op == PG_K_REMAINDER
+                                            || op == PG_K_FMOD);
     if (s->ndim <= 1 && n <= 1024 && !is_half && !divides) {
         /* small and dense: straight into the loop */
         bool simple = true, constants = false;

@@ -1,10 +1,11 @@
-/* pointwise_type.h: the dense loops of one dtype and their table; included by pointwise.c once per dtype, with T the element, TAG
- * its suffix and OPS its list of lines. */
+/* pointwise_type.h: the dense loops of one dtype and their table; included by pointwise.c once per dtype,
+ * with T the element, TAG its suffix and OPS its list of lines. */
 #define LOOP_(NAME, tag) NAME##_##tag
 #define LOOP__(NAME, tag) LOOP_(NAME, tag)
 #define LOOP(NAME) LOOP__(NAME, TAG)
 #define HEAD(NAME) \
-    static void LOOP(NAME)(int64_t n, void *out, const void *in1, const void *in2, const void *in3, const double *p) { \
+    static void LOOP(NAME)(int64_t n, void *out, const void *in1, const void *in2, const void *in3, \
+                           const double *p) { \
         (void)in1; (void)in2; (void)in3; (void)p
 #define P0 const T p0 = (T)p[0]
 #define P1 const T p1 = (T)p[1]

@@ -101,8 +101,11 @@ static void block_integers(const job *j, const words *w, int64_t *o) {
     if (!j->wide) {
         uint32_t u[WORDS];
         interleave_words(w, u);
-        if (j->kind == PG_K_RANDOM_BERNOULLI) for (int i = 0; i < WORDS; i++) o[i] = (uint64_t)u[i] < j->threshold;
-        else for (int i = 0; i < WORDS; i++) o[i] = (int64_t)((uint64_t)j->a.i + pg_below_narrow(u[i], j->range));
+        if (j->kind == PG_K_RANDOM_BERNOULLI)
+            for (int i = 0; i < WORDS; i++) o[i] = (uint64_t)u[i] < j->threshold;
+        else
+            for (int i = 0; i < WORDS; i++)
+                o[i] = (int64_t)((uint64_t)j->a.i + pg_below_narrow(u[i], j->range));
         return;
     }
     for (int i = 0; i < COUNTERS; i++)
@@ -142,11 +145,13 @@ static void draw_range(void *arg, int64_t begin, int64_t end, int worker) {
     if (j->streams) stream_end();
 }
 
-int PG_K(random)(const pg_context *c, int kind, int dtype, int64_t n, pg_value a, pg_value b, const pg_philox *state, void *out) {
+int PG_K(random)(const pg_context *c, int kind, int dtype, int64_t n, pg_value a, pg_value b,
+                 const pg_philox *state, void *out) {
     bool floats = kind == PG_K_RANDOM_UNIFORM || kind == PG_K_RANDOM_NORMAL;
     if ((unsigned)dtype > PG_K_FLOAT64 || (floats && dtype < PG_K_FLOAT16)) return PG_KERNEL_UNSUPPORTED;
     if (n == 0) return PG_KERNEL_OK;
-    job j = {.kind = kind, .dtype = dtype, .item = item_size(dtype), .n = n, .a = a, .b = b, .state = state, .out = out};
+    job j = {.kind = kind, .dtype = dtype, .item = item_size(dtype), .n = n, .a = a, .b = b, .state = state,
+        .out = out};
     if (kind == PG_K_RANDOM_INTEGER) j.range = (uint64_t)b.i - (uint64_t)a.i;
     if (kind == PG_K_RANDOM_BERNOULLI) j.threshold = pg_threshold(a.d);
     j.wide = pg_philox_wide(kind, dtype, j.range) != 0;
@@ -194,12 +199,12 @@ static void dropout_range(void *arg, int64_t begin, int64_t end, int worker) {
     }
 }
 
-int PG_K(dropout)(const pg_context *c, int dtype, int64_t n, double p, const pg_philox *state, const void *x, void *out,
-                  bool *mask) {
+int PG_K(dropout)(const pg_context *c, int dtype, int64_t n, double p, const pg_philox *state, const void *x,
+                  void *out, bool *mask) {
     if (dtype < PG_K_FLOAT16 || dtype > PG_K_FLOAT64) return PG_KERNEL_UNSUPPORTED;
     if (n == 0) return PG_KERNEL_OK;
-    job j = {.dtype = dtype, .item = item_size(dtype), .n = n, .state = state, .x = x, .out = out, .mask = mask,
-             .threshold = pg_threshold(p), .scale = p < 1 ? 1 / (1 - p) : 0};
+    job j = {.dtype = dtype, .item = item_size(dtype), .n = n, .state = state, .x = x, .out = out,
+        .mask = mask, .threshold = pg_threshold(p), .scale = p < 1 ? 1 / (1 - p) : 0};
     parallel(c, (n + WORDS - 1) / WORDS, 32, dropout_range, &j);
     return PG_KERNEL_OK;
 }

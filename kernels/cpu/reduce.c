@@ -1,19 +1,21 @@
 /* reduce.c: reductions, in an order that the shape alone decides.
  *
- * The reduced elements of one output, in row-major order, are cut into pieces of PIECE. A piece is folded in LANES parallel
- * accumulators that are combined pairwise; pieces are combined pairwise as well (a binary counter, in double), so rounding errors grow
- * with the logarithm of the number of elements. Threads divide outputs, or, where outputs are few, pieces: the tree is the same.
+ * The reduced elements of one output, in row-major order, are cut into pieces of PIECE. A piece is folded in
+ * LANES parallel accumulators that are combined pairwise; pieces are combined pairwise as well (a binary
+ * counter, in double), so rounding errors grow with the logarithm of the number of elements. Threads divide
+ * outputs, or, where outputs are few, pieces: the tree is the same.
  *
- * Across memory (outputs dense, the reduced dimension strided) rows are folded into a row of accumulators, CHUNK rows at a time,
- * and the chunks pairwise. What has no such form is gathered, GROUP outputs at a time. float16 and bfloat16 are computed in float32,
- * integers in int64. */
+ * Across memory (outputs dense, the reduced dimension strided) rows are folded into a row of accumulators,
+ * CHUNK rows at a time, and the chunks pairwise. What has no such form is gathered, GROUP outputs at a time.
+ * float16 and bfloat16 are computed in float32, integers in int64. */
 #include "convert.h"
 #include "walk.h"
 
 enum { PIECE = 2048, LANES = 64, CHUNK = 64, LEVELS = 64, GROUP = 16, GROUP_PIECE = 256, COLUMNS = 512 };
 
-/* What pieces come to. a: sum, product, extreme, mean (VAR), sum of exponentials; b: VAR's sum of squared deviations, LOGSUMEXP's
- * shift; i: the value of integers; index: of the extreme, in the order of the reduced elements; n: how many elements. */
+/* What pieces come to. a: sum, product, extreme, mean (VAR), sum of exponentials; b: VAR's sum of squared
+ * deviations, LOGSUMEXP's shift; i: the value of integers; index: of the extreme, in the order of the
+ * reduced elements; n: how many elements. */
 typedef struct partial { double a, b; int64_t i, index, n; } partial;
 
 #define PLUS(x, y) ((x) + (y))
@@ -23,7 +25,8 @@ typedef struct partial { double a, b; int64_t i, index, n; } partial;
 #define MORE(x, y) ((y) > (x) ? (y) : (x))                            /* y is not NaN, or loses */
 #define LESS(x, y) ((y) < (x) ? (y) : (x))
 
-/* op over e(v, q) of n dense elements, four rows of LANES at a time: (0 with 1) with (2 with 3), then with what there is. */
+/* op over e(v, q) of n dense elements, four rows of LANES at a time: (0 with 1) with (2 with 3), then with
+ * what there is. */
 #define DEFINE_FOLD(NAME, T, A, op, identity, e) \
     static A NAME(int64_t n, const T *x, A q) { \
         A lane[LANES]; \
@@ -32,14 +35,18 @@ typedef struct partial { double a, b; int64_t i, index, n; } partial;
         for (int k = 0; k < LANES; k++) lane[k] = identity; \
         for (; i + 4 * LANES <= n; i += 4 * LANES) \
             for (int k = 0; k < LANES; k++) { \
-                const A v0 = (A)x[i + k], v1 = (A)x[i + LANES + k], v2 = (A)x[i + 2 * LANES + k], v3 = (A)x[i + 3 * LANES + k]; \
+                const A v0 = (A)x[i + k], v1 = (A)x[i + LANES + k], v2 = (A)x[i + 2 * LANES + k], \
+                    v3 = (A)x[i + 3 * LANES + k]; \
                 const A e0 = e(v0, q), e1 = e(v1, q), e2 = e(v2, q), e3 = e(v3, q); \
                 const A left = op(e0, e1), right = op(e2, e3), all = op(left, right); \
                 lane[k] = op(lane[k], all); \
             } \
         for (; i < n; i += LANES) { \
             int64_t m = min64(LANES, n - i); \
-            for (int64_t k = 0; k < m; k++) { const A v = (A)x[i + k], ev = e(v, q); lane[k] = op(lane[k], ev); } \
+            for (int64_t k = 0; k < m; k++) { \
+                const A v = (A)x[i + k], ev = e(v, q); \
+                lane[k] = op(lane[k], ev); \
+            } \
         } \
         for (int width = LANES / 2; width > 0; width /= 2) \
             for (int k = 0; k < width; k++) lane[k] = op(lane[k], lane[k + width]); \
@@ -125,11 +132,15 @@ static int64_t nonzero_bytes(int64_t n, const uint8_t *x) {
             T v = smallest_##S(n, x); t->a = (double)v; t->index = find_##S(n, x, v); break; } \
         case PG_K_REDUCE_ALL: case PG_K_REDUCE_ANY: t->i = (int64_t)nonzeros_##S(n, x, 0); break; \
         case PG_K_REDUCE_VAR: { \
-            T mean = sum_##S(n, x, 0) / (T)n; t->a = (double)mean; t->b = (double)deviations_##S(n, x, mean); break; } \
+            T mean = sum_##S(n, x, 0) / (T)n; t->a = (double)mean; \
+            t->b = (double)deviations_##S(n, x, mean); break; } \
         case PG_K_REDUCE_NORM: \
-            t->a = (double)(p0 == 2 ? squares_##S(n, x, 0) : p0 == 1 ? absolutes_##S(n, x, 0) : p0 == 0 ? nonzeros_##S(n, x, 0) \
-                 : p0 != p0 || (p0 - p0 != 0 && any_nan_##S(n, x)) ? (T)NAN : p0 == (double)INFINITY ? most_absolute_##S(n, x, 0) \
-                 : p0 == -(double)INFINITY ? least_absolute_##S(n, x, 0) : powers_##S(n, x, (T)p0)); \
+            t->a = (double)(p0 == 2 ? squares_##S(n, x, 0) : p0 == 1 ? absolutes_##S(n, x, 0) \
+                            : p0 == 0 ? nonzeros_##S(n, x, 0) \
+                            : p0 != p0 || (p0 - p0 != 0 && any_nan_##S(n, x)) ? (T)NAN \
+                            : p0 == (double)INFINITY ? most_absolute_##S(n, x, 0) \
+                            : p0 == -(double)INFINITY ? least_absolute_##S(n, x, 0) \
+                            : powers_##S(n, x, (T)p0)); \
             break; \
         default: {    /* LOGSUMEXP: an infinite maximum is not subtracted: inf - inf */ \
             T v = largest_##S(n, x), shift = v - v == 0 ? v : 0; \
@@ -233,7 +244,8 @@ typedef struct job {
     class class;
     int64_t outputs, reduced, pieces;
     bool dense;                                  /* the reduced elements lie side by side */
-    int64_t group;                               /* outputs gathered together: 1, or GROUP where outputs are dense */
+    /* outputs gathered together: 1, or GROUP where outputs are dense */
+    int64_t group;
     partial *partials;                           /* (outputs, pieces), where threads divide pieces */
 } job;
 
@@ -264,7 +276,8 @@ static void store(const job *j, const partial *t, int64_t k) {
 
 /* n elements as they lie in memory -> the class's type, in place where they are that already. */
 static const void *as_class(const job *j, int64_t n, const void *x, void *block) {
-#define TO_I64(T) { const T *a = x; int64_t *o = block; for (int64_t i = 0; i < n; i++) o[i] = a[i]; } return block
+#define TO_I64(T) { const T *a = x; int64_t *o = block; \
+                    for (int64_t i = 0; i < n; i++) o[i] = a[i]; } return block
     switch (j->class == BYTES ? PG_K_INT64 : j->dtype) {
     case PG_K_BOOL: case PG_K_UINT8: TO_I64(uint8_t);
     case PG_K_INT8: TO_I64(int8_t);
@@ -334,10 +347,12 @@ static void outputs_range(void *arg, int64_t begin, int64_t end, int worker) {
 static void pieces_range(void *arg, int64_t begin, int64_t end, int worker) {
     const job *j = arg;
     (void)worker;
-    for (int64_t i = begin; i < end; i++) fetch_piece(j, base_of(j, i / j->pieces), i % j->pieces, &j->partials[i]);
+    for (int64_t i = begin; i < end; i++)
+        fetch_piece(j, base_of(j, i / j->pieces), i % j->pieces, &j->partials[i]);
 }
 
-/* Outputs that lie side by side while their elements do not: GROUP of them, GROUP_PIECE elements each, transposed into blocks. */
+/* Outputs that lie side by side while their elements do not: GROUP of them, GROUP_PIECE elements each,
+ * transposed into blocks. */
 #define DEFINE_SPREAD(T, NAME) \
     static void spread_##NAME(T *to, const T *from, int64_t lanes, int64_t at) { \
         for (int64_t g = 0; g < lanes; g++) to[g * GROUP_PIECE + at] = from[g]; \
@@ -352,7 +367,8 @@ static void groups_range(void *arg, int64_t begin, int64_t end, int worker) {
     int64_t width = r->kept_shape[last], per_row = (width + GROUP - 1) / GROUP;
     uint64_t block[GROUP * GROUP_PIECE];
     for (int64_t u = begin; u < end; u++) {
-        int64_t output = u / per_row * width + u % per_row * GROUP, lanes = min64(GROUP, width - u % per_row * GROUP);
+        int64_t output = u / per_row * width + u % per_row * GROUP,
+            lanes = min64(GROUP, width - u % per_row * GROUP);
         const char *base = base_of(j, output);
         tree s[GROUP];
         walk w;
@@ -396,9 +412,13 @@ typedef struct columns {
 #define DEFINE_ROWS(T, S) \
     static void fold_rows_##S(int op, int64_t n, T *sums, const T *x) { \
         switch (op) { \
-        case PG_K_REDUCE_SUM: case PG_K_REDUCE_MEAN: INDEPENDENT for (int64_t i = 0; i < n; i++) sums[i] = sums[i] + x[i]; break; \
+        case PG_K_REDUCE_SUM: case PG_K_REDUCE_MEAN: \
+            INDEPENDENT for (int64_t i = 0; i < n; i++) sums[i] = sums[i] + x[i]; \
+            break; \
         case PG_K_REDUCE_PROD: INDEPENDENT for (int64_t i = 0; i < n; i++) sums[i] = sums[i] * x[i]; break; \
-        case PG_K_REDUCE_AMAX: INDEPENDENT for (int64_t i = 0; i < n; i++) sums[i] = LARGER(sums[i], x[i]); break; \
+        case PG_K_REDUCE_AMAX: \
+            INDEPENDENT for (int64_t i = 0; i < n; i++) sums[i] = LARGER(sums[i], x[i]); \
+            break; \
         default: INDEPENDENT for (int64_t i = 0; i < n; i++) sums[i] = SMALLER(sums[i], x[i]); break; \
         } \
     } \
@@ -425,10 +445,12 @@ typedef struct columns {
             if (sums) \
                 for (; i + 4 <= rows; i += 4) { \
                     const T *x[4]; \
-                    for (int q = 0; q < 4; q++, walk_on(&w, 1)) x[q] = base + walk_offset(&w, r->reduced_stride); \
+                    for (int q = 0; q < 4; q++, walk_on(&w, 1)) \
+                        x[q] = base + walk_offset(&w, r->reduced_stride); \
                     fold_four_##S(n, to, x[0], x[1], x[2], x[3]); \
                 } \
-            for (; i < rows; i++, walk_on(&w, 1)) fold_rows_##S(m->op, n, to, base + walk_offset(&w, r->reduced_stride)); \
+            for (; i < rows; i++, walk_on(&w, 1)) \
+                fold_rows_##S(m->op, n, to, base + walk_offset(&w, r->reduced_stride)); \
         } \
     } \
     /* chunks pairwise, in place: chunk i takes chunk i + step */ \
@@ -436,7 +458,8 @@ typedef struct columns {
         const columns *m = arg; \
         (void)worker; \
         for (int64_t u = begin; u < end; u++) { \
-            int64_t first = u % m->tiles * COLUMNS, n = min64(COLUMNS, m->width - first), outer = u / m->tiles; \
+            int64_t first = u % m->tiles * COLUMNS, n = min64(COLUMNS, m->width - first), \
+                outer = u / m->tiles; \
             T *rows = (T *)(void *)m->out + outer * m->chunks * m->width + first; \
             for (int64_t step = 1; step < m->chunks; step *= 2) \
                 for (int64_t i = 0; i + step < m->chunks; i += 2 * step) \
@@ -451,8 +474,10 @@ DEFINE_ROWS(float, f32)
 DEFINE_ROWS(double, f64)
 DEFINE_ROWS(uint64_t, u64)
 
-static int reduce_columns(const pg_context *c, int op, int dtype, const pg_reduction *r, int64_t outputs, int64_t reduced) {
-    columns m = {.r = r, .op = op, .item = item_size(dtype), .width = r->kept_shape[r->kept_n - 1], .rows = reduced};
+static int reduce_columns(const pg_context *c, int op, int dtype, const pg_reduction *r, int64_t outputs,
+                          int64_t reduced) {
+    columns m = {.r = r, .op = op, .item = item_size(dtype), .width = r->kept_shape[r->kept_n - 1],
+                 .rows = reduced};
     m.outer = outputs / m.width;
     m.chunks = (reduced + CHUNK - 1) / CHUNK;
     m.tiles = (m.width + COLUMNS - 1) / COLUMNS;
@@ -468,7 +493,8 @@ static int reduce_columns(const pg_context *c, int op, int dtype, const pg_reduc
     return PG_KERNEL_OK;
 }
 
-/* A tall dense matrix of few columns (rows, width): `fold` rows are taken as one wide row, whose parts are folded last. */
+/* A tall dense matrix of few columns (rows, width): `fold` rows are taken as one wide row, whose parts are
+ * folded last. */
 static int reduce_tall(const pg_context *c, int op, int dtype, const pg_reduction *r) {
     int64_t width = r->kept_shape[0], rows = r->reduced_shape[0], fold = 1, item = item_size(dtype);
     while (fold * width < 128) fold *= 2;
@@ -476,13 +502,14 @@ static int reduce_tall(const pg_context *c, int op, int dtype, const pg_reductio
     int64_t chunks = (wide_rows + CHUNK - 1) / CHUNK;
     char *scratch = c->scratch(c, (size_t)((chunks + 1) * wide * item));
     if (!scratch) return PG_KERNEL_NO_SCRATCH;
-    pg_reduction v = {.kept_n = 1, .reduced_n = 1, .kept_shape = {wide}, .kept_stride = {1}, .reduced_shape = {wide_rows},
-                      .reduced_stride = {wide}, .in = r->in, .out = scratch};
+    pg_reduction v = {.kept_n = 1, .reduced_n = 1, .kept_shape = {wide}, .kept_stride = {1},
+                      .reduced_shape = {wide_rows}, .reduced_stride = {wide}, .in = r->in, .out = scratch};
     int plain = op == PG_K_REDUCE_MEAN ? PG_K_REDUCE_SUM : op;
-    columns m = {.r = &v, .op = plain, .item = (int)item, .width = wide, .rows = wide_rows, .outer = 1, .chunks = chunks, .tiles = 1,
-                 .out = scratch + wide * item};
+    columns m = {.r = &v, .op = plain, .item = (int)item, .width = wide, .rows = wide_rows, .outer = 1,
+                 .chunks = chunks, .tiles = 1, .out = scratch + wide * item};
     bool f32 = dtype == PG_K_FLOAT32, f64 = dtype == PG_K_FLOAT64;
-    parallel(c, chunks, max64(1, 65536 / (wide * CHUNK)), f32 ? columns_f32 : f64 ? columns_f64 : columns_u64, &m);
+    parallel(c, chunks, max64(1, 65536 / (wide * CHUNK)), f32 ? columns_f32 : f64 ? columns_f64 : columns_u64,
+             &m);
     (f32 ? chunks_f32 : f64 ? chunks_f64 : chunks_u64)(&m, 0, 1, 0);
 #define FOLD(T, S) { \
         T *x = (T *)(void *)scratch; \
@@ -491,7 +518,8 @@ static int reduce_tall(const pg_context *c, int op, int dtype, const pg_reductio
         for (int64_t half = fold / 2; half > 0; half /= 2) \
             fold_rows_##S(plain, half * width, x, x + half * width); \
         T *o = r->out; \
-        for (int64_t i = 0; i < width; i++) o[i] = op == PG_K_REDUCE_MEAN ? (T)((double)x[i] / (double)rows) : x[i]; \
+        for (int64_t i = 0; i < width; i++) \
+            o[i] = op == PG_K_REDUCE_MEAN ? (T)((double)x[i] / (double)rows) : x[i]; \
     }
     if (f32) FOLD(float, f32) else if (f64) FOLD(double, f64) else FOLD(uint64_t, u64)
 #undef FOLD
@@ -501,10 +529,11 @@ static int reduce_tall(const pg_context *c, int op, int dtype, const pg_reductio
 int PG_K(reduce)(const pg_context *c, int op, int dtype, const pg_reduction *r) {
     if ((unsigned)op >= PG_K_REDUCE_COUNT || (unsigned)dtype > PG_K_FLOAT64) return PG_KERNEL_UNSUPPORTED;
     bool floating = dtype >= PG_K_FLOAT16;
-    if (!floating && (op == PG_K_REDUCE_MEAN || op == PG_K_REDUCE_VAR || op == PG_K_REDUCE_NORM || op == PG_K_REDUCE_LOGSUMEXP))
+    if (!floating && (op == PG_K_REDUCE_MEAN || op == PG_K_REDUCE_VAR || op == PG_K_REDUCE_NORM
+                      || op == PG_K_REDUCE_LOGSUMEXP))
         return PG_KERNEL_UNSUPPORTED;
-    job j = {.r = r, .op = op, .dtype = dtype, .item = item_size(dtype), .outputs = count_of(r->kept_n, r->kept_shape),
-             .reduced = count_of(r->reduced_n, r->reduced_shape)};
+    job j = {.r = r, .op = op, .dtype = dtype, .item = item_size(dtype),
+        .outputs = count_of(r->kept_n, r->kept_shape), .reduced = count_of(r->reduced_n, r->reduced_shape)};
     if (j.outputs == 0) return PG_KERNEL_OK;
     bool truth = op == PG_K_REDUCE_ALL || op == PG_K_REDUCE_ANY;
     j.class = dtype == PG_K_FLOAT64 ? F64 : floating ? F32 : truth && j.item == 1 ? BYTES : I64;
@@ -521,7 +550,8 @@ int PG_K(reduce)(const pg_context *c, int op, int dtype, const pg_reduction *r) 
               || (floating && (op == PG_K_REDUCE_AMAX || op == PG_K_REDUCE_AMIN));
     bool native = dtype == PG_K_FLOAT32 || dtype == PG_K_FLOAT64 || dtype == PG_K_INT64;
     if (across && folds && native) {
-        if (r->kept_n == 1 && r->reduced_n == 1 && r->kept_shape[0] < 64 && r->reduced_stride[0] == r->kept_shape[0]
+        if (r->kept_n == 1 && r->reduced_n == 1 && r->kept_shape[0] < 64
+            && r->reduced_stride[0] == r->kept_shape[0]
             && j.reduced >= 4096)
             return reduce_tall(c, op, dtype, r);
         return reduce_columns(c, op, dtype, r, j.outputs, j.reduced);
@@ -543,7 +573,8 @@ int PG_K(reduce)(const pg_context *c, int op, int dtype, const pg_reduction *r) 
     for (int64_t k = 0; k < j.outputs; k++) {
         tree s;
         s.count = 0;
-        for (int64_t i = 0; i < j.pieces; i++) tree_add(&s, op, j.class, r->p0, &j.partials[k * j.pieces + i]);
+        for (int64_t i = 0; i < j.pieces; i++)
+            tree_add(&s, op, j.class, r->p0, &j.partials[k * j.pieces + i]);
         partial t = tree_result(&s, op, j.class, r->p0);
         store(&j, &t, k);
     }

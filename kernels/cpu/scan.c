@@ -1,4 +1,5 @@
-/* scan.c: running sums along the middle dimension of (outer, n, inner). Floats accumulate in double, integers wrap. */
+/* scan.c: running sums along the middle dimension of (outer, n, inner). Floats accumulate in double,
+ * integers wrap. */
 #include "convert.h"
 #include "walk.h"
 
@@ -56,8 +57,10 @@ static void scan_range(void *arg, int64_t begin, int64_t end, int worker) {
     }
 }
 
-int PG_K(scan)(const pg_context *c, int op, int dtype, int64_t outer, int64_t n, int64_t inner, const void *in, void *out) {
-    if (op != PG_K_REDUCE_SUM || dtype == PG_K_BOOL || (unsigned)dtype > PG_K_FLOAT64) return PG_KERNEL_UNSUPPORTED;
+int PG_K(scan)(const pg_context *c, int op, int dtype, int64_t outer, int64_t n, int64_t inner,
+               const void *in, void *out) {
+    if (op != PG_K_REDUCE_SUM || dtype == PG_K_BOOL || (unsigned)dtype > PG_K_FLOAT64)
+        return PG_KERNEL_UNSUPPORTED;
     if (outer * n * inner == 0) return PG_KERNEL_OK;
     job j = {.dtype = dtype, .n = n, .inner = inner, .in = in, .out = out};
     int64_t tiles = (inner + COLUMNS - 1) / COLUMNS;

@@ -1,7 +1,8 @@
 /* sort.c: stable sorting of rows, and the k best of them.
  *
- * Elements become unsigned keys whose order is theirs (NaN greatest, -0 equal to 0; complemented for descending order), paired with
- * their places. Short rows are merge-sorted, long ones radix-sorted, passes without effect skipped. */
+ * Elements become unsigned keys whose order is theirs (NaN greatest, -0 equal to 0; complemented for
+ * descending order), paired with their places. Short rows are merge-sorted, long ones radix-sorted, passes
+ * without effect skipped. */
 #include "convert.h"
 #include "walk.h"
 
@@ -54,12 +55,14 @@ static void keys_64(int dtype, int64_t n, const void *in, bool flip, pair64 *o) 
     }
 }
 
-/* Rows of up to SHORT are merge-sorted; digits of 8 bits up to MEDIUM, of 11 bits beyond: fewer passes, more counters. */
+/* Rows of up to SHORT are merge-sorted; digits of 8 bits up to MEDIUM, of 11 bits beyond: fewer passes, more
+ * counters. */
 enum { RUN = 16, SHORT = 96, MEDIUM = 2048, BUCKETS = 1 << 11 };
 
 /* Sorts x (spare is as long) and gives where the result is: x or spare. Ties keep the order of places. */
 #define DEFINE_SORT(P, S) \
-    static inline bool before_##S(const P *a, const P *b) { return a->key < b->key || (a->key == b->key && a->at < b->at); } \
+    static inline bool before_##S(const P *a, const P *b) { return a->key < b->key \
+                                                           || (a->key == b->key && a->at < b->at); } \
     static P *merge_sort_##S(int64_t n, P *x, P *spare) { \
         for (int64_t first = 0; first < n; first += RUN) { \
             int64_t end = min64(first + RUN, n); \
@@ -72,7 +75,8 @@ enum { RUN = 16, SHORT = 96, MEDIUM = 2048, BUCKETS = 1 << 11 };
         } \
         for (int64_t width = RUN; width < n; width *= 2) { \
             for (int64_t first = 0; first < n; first += 2 * width) { \
-                int64_t a = first, middle = min64(first + width, n), b = middle, end = min64(first + 2 * width, n); \
+                int64_t a = first, middle = min64(first + width, n), b = middle, \
+                    end = min64(first + 2 * width, n); \
                 for (int64_t o = first; o < end; o++) \
                     spare[o] = a < middle && (b >= end || !before_##S(&x[b], &x[a])) ? x[a++] : x[b++]; \
             } \
@@ -111,7 +115,8 @@ typedef struct job {
     size_t share;
 } job;
 
-/* float32 values straight from their keys, which stand in order: only zeros and NaNs need a look at the input. */
+/* float32 values straight from their keys, which stand in order: only zeros and NaNs need a look at the
+ * input. */
 static void put_floats(const job *j, int64_t row, const pair32 *x) {
     const float *in = (const float *)j->in + row * j->n;
     float *values = (float *)j->values + row * j->k;
@@ -197,7 +202,8 @@ static int run(const pg_context *c, job *j, int64_t rows) {
     j->item = item_size(j->dtype);
     j->narrow_keys = j->item < 8 && j->n <= UINT32_MAX;
     int64_t pairs = 2 * (j->heap ? j->k : j->n);
-    j->share = ((size_t)pairs * (j->narrow_keys && !j->heap ? sizeof(pair32) : sizeof(pair64)) + 63) / 64 * 64;
+    j->share = ((size_t)pairs * (j->narrow_keys && !j->heap ? sizeof(pair32) : sizeof(pair64)) + 63) / 64
+        * 64;
     int workers = rows == 1 ? 1 : c->threads;
     j->scratch = c->scratch(c, j->share * (size_t)workers);
     if (!j->scratch) return PG_KERNEL_NO_SCRATCH;
@@ -206,16 +212,18 @@ static int run(const pg_context *c, job *j, int64_t rows) {
     return PG_KERNEL_OK;
 }
 
-int PG_K(sort)(const pg_context *c, int dtype, int64_t rows, int64_t n, const void *in, void *values, int64_t *indices,
-               bool descending) {
+int PG_K(sort)(const pg_context *c, int dtype, int64_t rows, int64_t n, const void *in, void *values,
+               int64_t *indices, bool descending) {
     if ((unsigned)dtype > PG_K_FLOAT64) return PG_KERNEL_UNSUPPORTED;
-    job j = {.dtype = dtype, .n = n, .k = n, .in = in, .values = values, .indices = indices, .flip = descending};
+    job j = {.dtype = dtype, .n = n, .k = n, .in = in, .values = values, .indices = indices,
+        .flip = descending};
     return run(c, &j, rows);
 }
 
-int PG_K(topk)(const pg_context *c, int dtype, int64_t rows, int64_t n, int64_t k, const void *in, void *values,
-               int64_t *indices, bool largest) {
+int PG_K(topk)(const pg_context *c, int dtype, int64_t rows, int64_t n, int64_t k, const void *in,
+               void *values, int64_t *indices, bool largest) {
     if ((unsigned)dtype > PG_K_FLOAT64 || k > n) return PG_KERNEL_UNSUPPORTED;
-    job j = {.dtype = dtype, .n = n, .k = k, .in = in, .values = values, .indices = indices, .flip = largest, .heap = k <= n / 8};
+    job j = {.dtype = dtype, .n = n, .k = k, .in = in, .values = values, .indices = indices, .flip = largest,
+        .heap = k <= n / 8};
     return run(c, &j, rows);
 }

@@ -1,4 +1,5 @@
-/* walk.h: runs of an iteration space. Strided operands are gathered into small dense blocks, so that every op needs one dense loop. */
+/* walk.h: runs of an iteration space. Strided operands are gathered into small dense blocks, so that every
+ * op needs one dense loop. */
 #ifndef PG_WALK_H
 #define PG_WALK_H
 
@@ -16,7 +17,8 @@
 #define INDEPENDENT _Pragma("GCC ivdep")       /* an output may be an input, never a shifted one */
 #endif
 
-enum { BLOCK = 512 };                          /* elements in a block: a few of them fit the first-level cache */
+/* elements in a block: a few of them fit the first-level cache */
+enum { BLOCK = 512 };
 /* Outputs of at least this many bytes are written past the caches. */
 #define STREAM_BYTES ((int64_t)24 << 20)
 
@@ -29,7 +31,8 @@ static inline int64_t count_of(int ndim, const int64_t *shape) {
     return n;
 }
 
-/* Whether linear order is memory order (every stride the product of the sizes after it; sizes of 1 have none). */
+/* Whether linear order is memory order (every stride the product of the sizes after it; sizes of 1 have
+ * none). */
 static inline bool is_dense(int ndim, const int64_t *shape, const int64_t *stride) {
     int64_t expect = 1;
     for (int d = ndim - 1; d >= 0; d--) {
@@ -132,7 +135,8 @@ DEFINE_RUNS(bytes_4, 4)
 DEFINE_RUNS(bytes_8, 8)
 
 /* n elements of `item` bytes from position w of the space, into / out of a dense block. */
-static inline void gather(int item, void *to, const void *base, const walk *w, const int64_t *stride, int64_t n) {
+static inline void gather(int item, void *to, const void *base, const walk *w, const int64_t *stride,
+                          int64_t n) {
     switch (item) {
     case 1: gather_1(to, base, *w, stride, n); break;
     case 2: gather_2(to, base, *w, stride, n); break;
@@ -140,7 +144,8 @@ static inline void gather(int item, void *to, const void *base, const walk *w, c
     default: gather_8(to, base, *w, stride, n); break;
     }
 }
-static inline void scatter(int item, void *base, const void *from, const walk *w, const int64_t *stride, int64_t n) {
+static inline void scatter(int item, void *base, const void *from, const walk *w, const int64_t *stride,
+                           int64_t n) {
     switch (item) {
     case 1: scatter_1(base, from, *w, stride, n); break;
     case 2: scatter_2(base, from, *w, stride, n); break;
@@ -155,10 +160,12 @@ static inline void stream(void *to, const void *from, int64_t bytes) {
     const char *a = from;
     int64_t i = 0;
 #if defined(__AVX512F__)
-    for (; i + 64 <= bytes; i += 64) _mm512_stream_si512((__m512i *)(void *)(o + i), _mm512_loadu_si512(a + i));
+    for (; i + 64 <= bytes; i += 64)
+        _mm512_stream_si512((__m512i *)(void *)(o + i), _mm512_loadu_si512(a + i));
 #elif defined(__AVX__)
     for (; i + 32 <= bytes; i += 32)
-        _mm256_stream_si256((__m256i *)(void *)(o + i), _mm256_loadu_si256((const __m256i *)(const void *)(a + i)));
+        _mm256_stream_si256((__m256i *)(void *)(o + i),
+                            _mm256_loadu_si256((const __m256i *)(const void *)(a + i)));
 #elif defined(__SSE2__)
     for (; i + 16 <= bytes; i += 16)
         _mm_stream_si128((__m128i *)(void *)(o + i), _mm_loadu_si128((const __m128i *)(const void *)(a + i)));
