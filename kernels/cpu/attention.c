@@ -11,7 +11,7 @@
 #include "rows.h"
 
 enum {
-    QUERIES = 64,   /* a block of queries */
+    QUERIES = 32,   /* a block of queries */
     KEYS = 128,     /* a block of keys; both are part of the numbers */
     GROUP = 512     /* queries that share the packing of a block of keys */
 };
@@ -79,6 +79,8 @@ static void F(scores)(const pg_attention *a, int64_t batch, int64_t head, int64_
         for (int64_t j = 0; j < n; j++) s[i * KEYS + j] += m[j * step];
     }
 }
+/* Whole vectors: rows of scores are worked on up to here, -inf beyond what is seen. */
+static int64_t F(padded)(int64_t n) { return (n + 15) / 16 * 16; }
 /* How many of n keys from k0 on query i sees. */
 static int64_t F(seen)(const pg_attention *a, int64_t i, int64_t k0, int64_t n) {
     if (!a->causal) return n;
@@ -108,14 +110,15 @@ static void F(forward_group)(const pg_attention *a, int64_t batch, int64_t head,
             const int64_t r0 = q0 + r, m = LEAST(QUERIES, rows - r), n = F(seen)(a, r0 + m - 1, k0, keys);
             if (n == 0) continue;
             F(scores)(a, batch, head, r0, m, k0, n, packed_k, s);
+            const int64_t width = F(padded)(n);
             for (int64_t i = 0; i < m; i++) {
                 T *row = s + i * KEYS, *sum = sums + (r + i) * v_size;
                 const int64_t seen = F(seen)(a, r0 + i, k0, n);
-                const T here = F(row_max)(seen, row), old = top[r + i], high = here > old ? here : old;
-                const T shift = high == (T)-INFINITY ? 0 : high, factor = F(exp)(old - shift);
-                F(row_exp)(seen, row, shift, row);
-                for (int64_t j = seen; j < n; j++) row[j] = 0;
-                total[r + i] = total[r + i] * factor + F(row_sum)(seen, row);
+                for (int64_t j = seen; j < width; j++) row[j] = (T)-INFINITY;
+                const T here = F(row_max)(width, row), old = top[r + i], high = here > old ? here : old;
+                const T shift = high == (T)-INFINITY ? 0 : high, factor = k0 > 0 ? F(exp)(old - shift) : 0;
+                F(row_exp)(width, row, shift, row);
+                total[r + i] = total[r + i] * factor + F(row_sum)(width, row);
                 top[r + i] = high;
                 if (a->dropout_p > 0) F(drop)(a, batch, head, r0 + i, k0, seen, row);
                 if (k0 > 0 && factor != 1)
@@ -125,14 +128,15 @@ static void F(forward_group)(const pg_attention *a, int64_t batch, int64_t head,
         }
     }
     T *out = (T *)a->out + batch * a->out_stride[0] + head * a->out_stride[1];
+    if (a->lse) {
+        T *lse = (T *)a->lse + (batch * a->heads + head) * a->q_len + q0;
+        for (int64_t i = 0; i < rows; i++) lse[i] = total[i] == 0 ? (T)INFINITY : top[i] + F(log)(total[i]);
+    }
     for (int64_t i = 0; i < rows; i++) {
         T *to = out + (q0 + i) * a->out_stride[2];
         const T *sum = sums + i * v_size;
         const T inverse = total[i] == 0 ? 0 : 1 / total[i];
         for (int64_t d = 0; d < v_size; d++) to[d] = sum[d] * inverse;
-        if (a->lse)
-            ((T *)a->lse)[(batch * a->heads + head) * a->q_len + q0 + i] =
-                total[i] == 0 ? (T)INFINITY : top[i] + (T)log((double)total[i]);
     }
 }
 static void F(forward_items)(void *arg, int64_t begin, int64_t end, int worker) {
@@ -219,20 +223,21 @@ static void F(backward_part)(const attention_arg *t, int64_t batch, int64_t kv, 
                 F(panels)(m, n, v_size, g + r * a->grad_out_stride[2], a->grad_out_stride[2], 1, v_columns, v_size, F(NR), dp,
                           KEYS, 1, 0, NULL, NULL, 0, 0);
                 const T *weights = p;
+                const int64_t width = F(padded)(n);
                 for (int64_t i = 0; i < m; i++) {
                     T *row = p + i * KEYS, *d = dp + i * KEYS;
                     const int64_t seen = F(seen)(a, r + i, c, n);
                     const T minus = delta[r + i];
-                    F(row_exp)(seen, row, lse[r + i], row);
-                    for (int64_t j = seen; j < n; j++) row[j] = 0;
+                    for (int64_t j = seen; j < width; j++) row[j] = (T)-INFINITY;
+                    F(row_exp)(width, row, lse[r + i], row);
                     if (a->dropout_p > 0) {
                         T *kept = dropped + i * KEYS;
-                        memcpy(kept, row, (size_t)n * sizeof(T));
+                        memcpy(kept, row, (size_t)width * sizeof(T));
                         F(drop)(a, batch, head, r + i, c, seen, kept);
                         F(drop)(a, batch, head, r + i, c, seen, d);
                         weights = dropped;
                     }
-                    for (int64_t j = 0; j < n; j++) d[j] = row[j] * (d[j] - minus);
+                    for (int64_t j = 0; j < width; j++) d[j] = row[j] * (d[j] - minus);
                 }
                 if (t->keys) {
                     F(pack_b)(g + r * a->grad_out_stride[2], a->grad_out_stride[2], 1, m, v_size, g_rows);

@@ -22,6 +22,8 @@
 #define VFMA(a, b, c) _mm512_fmadd_ps(a, b, c)
 #define VADD(a, b) _mm512_add_ps(a, b)
 #define VMAX(a, b) _mm512_max_ps(b, a)
+#define VSUM(a) _mm512_reduce_add_ps(a)
+#define VTOP(a) _mm512_reduce_max_ps(a)
 #define VTRANSPOSE(r) transpose16(r)
 #elif defined(__AVX2__)
 #define V __m256
@@ -34,6 +36,8 @@
 #define VFMA(a, b, c) _mm256_fmadd_ps(a, b, c)
 #define VADD(a, b) _mm256_add_ps(a, b)
 #define VMAX(a, b) _mm256_max_ps(b, a)
+#define VSUM(a) sum8(a)
+#define VTOP(a) max8(a)
 #define VTRANSPOSE(r) transpose8(r)
 #elif defined(__aarch64__)
 #define V float32x4_t
@@ -76,6 +80,8 @@
 #undef VFMA
 #undef VADD
 #undef VMAX
+#undef VSUM
+#undef VTOP
 #undef VFMA1
 #undef VTRANSPOSE
 
@@ -99,6 +105,8 @@
 #define VFMA(a, b, c) _mm512_fmadd_pd(a, b, c)
 #define VADD(a, b) _mm512_add_pd(a, b)
 #define VMAX(a, b) _mm512_max_pd(b, a)
+#define VSUM(a) _mm512_reduce_add_pd(a)
+#define VTOP(a) _mm512_reduce_max_pd(a)
 #elif defined(__AVX2__)
 #define V __m256d
 #define VL 4
@@ -151,6 +159,8 @@
 #undef VFMA
 #undef VADD
 #undef VMAX
+#undef VSUM
+#undef VTOP
 #undef VFMA1
 #undef VTRANSPOSE
 

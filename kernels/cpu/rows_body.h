@@ -1,12 +1,24 @@
 /* rows_body.h: the body of rows.h. Four vectors of partial results, then the lanes in halves, then what is left over. */
 
-static inline T F(lanes_sum)(const V *s) {
+#ifndef VSUM
+static inline T F(vector_sum)(V a) {
     T lane[VL];
-    VSTORE(lane, VADD(VADD(s[0], s[1]), VADD(s[2], s[3])));
+    VSTORE(lane, a);
     for (int width = VL / 2; width > 0; width /= 2)
         for (int l = 0; l < width; l++) lane[l] += lane[l + width];
     return lane[0];
 }
+static inline T F(vector_max)(V a) {
+    T lane[VL], best = (T)-INFINITY;
+    VSTORE(lane, a);
+    for (int l = 0; l < VL; l++) best = lane[l] > best ? lane[l] : best;
+    return best;
+}
+#define VSUM(a) F(vector_sum)(a)
+#define VTOP(a) F(vector_max)(a)
+#endif
+
+static inline T F(lanes_sum)(const V *s) { return VSUM(VADD(VADD(s[0], s[1]), VADD(s[2], s[3]))); }
 
 static inline T F(row_sum)(int64_t n, const T *x) {
     V s[4] = {VZERO(), VZERO(), VZERO(), VZERO()};
@@ -27,9 +39,7 @@ static inline T F(row_max)(int64_t n, const T *x) {
     for (; i + 4 * VL <= n; i += 4 * VL)
         for (int v = 0; v < 4; v++) s[v] = VMAX(s[v], VLOAD(x + i + v * VL));
     for (; i + VL <= n; i += VL) s[0] = VMAX(s[0], VLOAD(x + i));
-    T lane[VL], best = (T)-INFINITY;
-    VSTORE(lane, VMAX(VMAX(s[0], s[1]), VMAX(s[2], s[3])));
-    for (int l = 0; l < VL; l++) best = lane[l] > best ? lane[l] : best;
+    T best = VTOP(VMAX(VMAX(s[0], s[1]), VMAX(s[2], s[3])));
     for (; i < n; i++) best = x[i] > best ? x[i] : best;
     return best;
 }
