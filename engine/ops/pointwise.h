@@ -93,7 +93,7 @@ static inline pg_tensor *e_zeros(pg_pool *p, const pg_tensor *like) {
         return p->status; \
     } \
     static int NAME##_fused(pg_backward *b) { return pg_fused(b, kernel, saved, b->args); } \
-    static const pg_rule NAME##_rule = {.name = called, .backward = NAME##_backward, .fused = NAME##_fused,
+    static const pg_rule NAME##_rule = {.name = called, .backward = NAME##_backward, .fused = NAME##_fused, \
                                         .uses = {reads}}
 
 /* out = act(z) was computed elsewhere (PG_K_ACT_): records it. relu needs of z its history alone. */
