@@ -1,6 +1,4 @@
-local json = require("perigee.json")
 local pg = require("perigee")
-local system = require("perigee.system")
 
 local schedules = pg.optim.lr_scheduler
 
@@ -18,7 +16,6 @@ end
 
 local FACTORS = {
     power = function(epoch) return 0.9 ^ epoch end,
-    half_after_3 = function(epoch) return epoch < 3 and 1 or 0.5 end,
 }
 
 -- What a schedule sets, epoch by epoch: rates of the first group.
@@ -41,30 +38,7 @@ local function assert_course(expected, rates)
 end
 
 describe("lr_scheduler", function()
-    it("follows PyTorch's fixtures", function()
-        local file = "fixtures/ops/data/schedules.json"
-        local text = assert(system.read_file(file), file .. " is missing; write it with fixtures/ops/generate_ops.py")
-        local cases = json.decode(text).cases
-        assert.is_true(#cases >= 6)
-        for _, case in ipairs(cases) do
-            local optimizer = optimizer_of(case.rates)
-            local arguments = {}
-            for i, argument in ipairs(case.args) do
-                arguments[i] = type(argument) == "table" and FACTORS[argument.factor] or argument
-            end
-            if next(case.kwargs) then
-                arguments[#arguments + 1] = case.kwargs
-            end
-            local scheduler = schedules[case.scheduler](optimizer, unpack(arguments))
-            for _, rates in ipairs(case.seen) do
-                for k, lr in ipairs(rates) do
-                    close(lr, optimizer.param_groups[k].lr)
-                end
-                optimizer:step()
-                scheduler:step()
-            end
-        end
-    end)
+    -- Every schedule is compared with PyTorch's fixtures in spec/fixtures/training_spec.lua.
 
     -- The expected rates of the next three are what torch 2.15 gives.
     it("LinearLR", function()
