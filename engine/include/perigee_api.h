@@ -244,17 +244,19 @@ void pg_safetensors_close(pg_safetensors *file);
 int pg_safetensors_save(const char *path, const char *const *names, const pg_tensor *const *tensors, int tensors_n,
                         const char *const *keys, const char *const *values, int metadata_n);
 
-/* ======================================================== the op table ======================================================== */
+/* ============================================ the op table ============================================ */
 
 /* ---- pointwise ---- */
 
-/* add(input: Tensor, other: Tensor|number, *, alpha: number = 1) -> Tensor   [method, operator +, out, grad2, autocast promote]
+/* add(input: Tensor, other: Tensor|number, *, alpha: number = 1) -> Tensor
+ *   [method, operator +, out, grad2, autocast promote]
  * input + alpha * other, broadcast. PyTorch's add. */
 int pg_add(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number,
            const pg_number *alpha);
 /* add_(input: Tensor, other: Tensor|number, *, alpha: number = 1) -> self   [method, inplace of pg_add] */
 int pg_add_(pg_tensor *input, const pg_tensor *other, const pg_number *other_number, const pg_number *alpha);
-/* sub(input: Tensor, other: Tensor|number, *, alpha: number = 1) -> Tensor   [method, operator -, out, grad2, autocast promote]
+/* sub(input: Tensor, other: Tensor|number, *, alpha: number = 1) -> Tensor
+ *   [method, operator -, out, grad2, autocast promote]
  * input - alpha * other, broadcast. Not for bools. PyTorch's sub. */
 int pg_sub(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number,
            const pg_number *alpha);
@@ -262,7 +264,8 @@ int pg_sub(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const
 int pg_sub_(pg_tensor *input, const pg_tensor *other, const pg_number *other_number, const pg_number *alpha);
 /* subtract(input: Tensor, other: Tensor|number, *, alpha: number = 1) -> Tensor   [method, same as pg_sub]
  * PyTorch's subtract: sub. */
-/* rsub(input: Tensor, other: Tensor|number, *, alpha: number = 1) -> Tensor   [method, grad2, autocast promote]
+/* rsub(input: Tensor, other: Tensor|number, *, alpha: number = 1) -> Tensor
+ *   [method, grad2, autocast promote]
  * other - alpha * input, broadcast. PyTorch's rsub. */
 int pg_rsub(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number,
             const pg_number *alpha);
@@ -275,21 +278,25 @@ int pg_mul_(pg_tensor *input, const pg_tensor *other, const pg_number *other_num
  * PyTorch's multiply: mul. */
 /* div(input: Tensor, other: Tensor|number, *, rounding_mode: 'trunc'|'floor'? = nil) -> Tensor
  *   [method, operator /, out, grad2, autocast promote]
- * input / other, broadcast. Integers are divided as floats unless a rounding mode is given: towards zero (trunc), or down
- * (floor). PyTorch's div. */
+ * input / other, broadcast. Integers are divided as floats unless a rounding mode is given: towards zero
+ * (trunc), or down (floor). PyTorch's div. */
 int pg_div(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number,
            int rounding_mode);
-/* div_(input: Tensor, other: Tensor|number, *, rounding_mode: 'trunc'|'floor'? = nil) -> self   [method, inplace of pg_div] */
+/* div_(input: Tensor, other: Tensor|number, *, rounding_mode: 'trunc'|'floor'? = nil) -> self
+ *   [method, inplace of pg_div] */
 int pg_div_(pg_tensor *input, const pg_tensor *other, const pg_number *other_number, int rounding_mode);
-/* divide(input: Tensor, other: Tensor|number, *, rounding_mode: 'trunc'|'floor'? = nil) -> Tensor   [method, same as pg_div]
+/* divide(input: Tensor, other: Tensor|number, *, rounding_mode: 'trunc'|'floor'? = nil) -> Tensor
+ *   [method, same as pg_div]
  * PyTorch's divide: div. */
 /* floor_divide(input: Tensor, other: Tensor|number) -> Tensor   [method, out, grad2, autocast promote]
- * input / other rounded down, as Python's //. An integer divided by zero is an error. PyTorch's floor_divide. */
+ * input / other rounded down, as Python's //. An integer divided by zero is an error. PyTorch's
+ * floor_divide. */
 int pg_floor_divide(pg_tensor *out, const pg_tensor *input, const pg_tensor *other,
                     const pg_number *other_number);
 /* floor_divide_(input: Tensor, other: Tensor|number) -> self   [method, inplace of pg_floor_divide] */
 int pg_floor_divide_(pg_tensor *input, const pg_tensor *other, const pg_number *other_number);
-/* remainder(input: Tensor, other: Tensor|number) -> Tensor   [method, operator %, out, grad2, autocast promote]
+/* remainder(input: Tensor, other: Tensor|number) -> Tensor
+ *   [method, operator %, out, grad2, autocast promote]
  * input - other * floor(input / other): the sign of other, as Python's and Lua's %. PyTorch's remainder. */
 int pg_remainder(pg_tensor *out, const pg_tensor *input, const pg_tensor *other,
                  const pg_number *other_number);
@@ -336,7 +343,8 @@ int pg_lerp_(pg_tensor *input, const pg_tensor *end, const pg_tensor *weight,
  * input + value * tensor1 * tensor2, broadcast. PyTorch's addcmul. */
 int pg_addcmul(pg_tensor *out, const pg_tensor *input, const pg_tensor *tensor1, const pg_tensor *tensor2,
                const pg_number *value);
-/* addcmul_(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: number = 1) -> self   [method, inplace of pg_addcmul] */
+/* addcmul_(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: number = 1) -> self
+ *   [method, inplace of pg_addcmul] */
 int pg_addcmul_(pg_tensor *input, const pg_tensor *tensor1, const pg_tensor *tensor2,
                 const pg_number *value);
 /* addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: number = 1) -> Tensor
@@ -344,7 +352,8 @@ int pg_addcmul_(pg_tensor *input, const pg_tensor *tensor1, const pg_tensor *ten
  * input + value * tensor1 / tensor2, broadcast. PyTorch's addcdiv. */
 int pg_addcdiv(pg_tensor *out, const pg_tensor *input, const pg_tensor *tensor1, const pg_tensor *tensor2,
                const pg_number *value);
-/* addcdiv_(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: number = 1) -> self   [method, inplace of pg_addcdiv] */
+/* addcdiv_(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: number = 1) -> self
+ *   [method, inplace of pg_addcdiv] */
 int pg_addcdiv_(pg_tensor *input, const pg_tensor *tensor1, const pg_tensor *tensor2,
                 const pg_number *value);
 /* eq(input: Tensor, other: Tensor|number) -> Tensor   [method, out, nograd]
@@ -404,18 +413,22 @@ int pg_bitwise_not_(pg_tensor *input);
  * input where condition (bool) is true, else other; all broadcast. PyTorch's where. */
 int pg_where(pg_tensor *out, const pg_tensor *condition, const pg_tensor *input,
              const pg_number *input_number, const pg_tensor *other, const pg_number *other_number);
-/* _where(input: Tensor, condition: Tensor, other: Tensor|number) -> Tensor   [internal, method where, grad2, autocast promote]
+/* _where(input: Tensor, condition: Tensor, other: Tensor|number) -> Tensor
+ *   [internal, method where, grad2, autocast promote]
  * x:where(condition, other): x where condition (bool) is true, else other. PyTorch's Tensor.where. */
 int pg__where(pg_tensor *out, const pg_tensor *input, const pg_tensor *condition, const pg_tensor *other,
               const pg_number *other_number);
 /* clamp(input: Tensor, min: Tensor|number? = nil, max: Tensor|number? = nil) -> Tensor   [method, out, grad2]
- * input limited to [min, max]; either may be nil. NaN stays. Where min > max the result is max. PyTorch's clamp. */
+ * input limited to [min, max]; either may be nil. NaN stays. Where min > max the result is max. PyTorch's
+ * clamp. */
 int pg_clamp(pg_tensor *out, const pg_tensor *input, const pg_tensor *min, const pg_number *min_number,
              const pg_tensor *max, const pg_number *max_number);
-/* clamp_(input: Tensor, min: Tensor|number? = nil, max: Tensor|number? = nil) -> self   [method, inplace of pg_clamp] */
+/* clamp_(input: Tensor, min: Tensor|number? = nil, max: Tensor|number? = nil) -> self
+ *   [method, inplace of pg_clamp] */
 int pg_clamp_(pg_tensor *input, const pg_tensor *min, const pg_number *min_number, const pg_tensor *max,
               const pg_number *max_number);
-/* clip(input: Tensor, min: Tensor|number? = nil, max: Tensor|number? = nil) -> Tensor   [method, same as pg_clamp]
+/* clip(input: Tensor, min: Tensor|number? = nil, max: Tensor|number? = nil) -> Tensor
+ *   [method, same as pg_clamp]
  * PyTorch's clip: clamp. */
 /* neg(input: Tensor) -> Tensor   [method, operator neg, out, grad2]
  * -input. Not for bools. PyTorch's neg. */
@@ -560,12 +573,14 @@ int pg_isinf(pg_tensor *out, const pg_tensor *input);
 /* isfinite(input: Tensor) -> Tensor   [method, nograd]
  * Whether it is neither infinite nor NaN. PyTorch's isfinite. */
 int pg_isfinite(pg_tensor *out, const pg_tensor *input);
-/* isclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = false) -> Tensor
+/* isclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08,
+ *   equal_nan: bool = false) -> Tensor
  *   [method, nograd]
  * |input - other| <= atol + rtol * |other|, as bools; NaNs are close where equal_nan. PyTorch's isclose. */
 int pg_isclose(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, double rtol, double atol,
                bool equal_nan);
-/* allclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = false) -> bool
+/* allclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08,
+ *   equal_nan: bool = false) -> bool
  *   [method, nograd, sync]
  * Whether isclose holds everywhere. PyTorch's allclose. */
 int pg_allclose(bool *out, const pg_tensor *input, const pg_tensor *other, double rtol, double atol,
@@ -588,14 +603,16 @@ int pg_relu_(pg_tensor *input);
 /* nn.functional.sigmoid(input: Tensor) -> Tensor   [same as pg_sigmoid]
  * 1 / (1 + exp(-input)). PyTorch's sigmoid. */
 /* nn.functional.gelu(input: Tensor, approximate: 'none'|'tanh' = 'none') -> Tensor   [grad2]
- * input * Phi(input), Phi the normal distribution function; 'tanh': 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))).
- * Floating. Hendrycks and Gimpel 2016, "Gaussian error linear units". PyTorch's gelu. */
+ * input * Phi(input), Phi the normal distribution function; 'tanh': 0.5 x (1 + tanh(sqrt(2 / pi) (x +
+ * 0.044715 x^3))). Floating. Hendrycks and Gimpel 2016, "Gaussian error linear units". PyTorch's gelu. */
 int pg_gelu(pg_tensor *out, const pg_tensor *input, int approximate);
 /* nn.functional.silu(input: Tensor) -> Tensor   [grad2]
  * input * sigmoid(input). Floating. Elfwing et al. 2018. PyTorch's silu. */
 int pg_silu(pg_tensor *out, const pg_tensor *input);
-/* nn.functional.softplus(input: Tensor, beta: float = 1, threshold: float = 20) -> Tensor   [grad2, autocast f32]
- * log(1 + exp(beta * input)) / beta; input itself where beta * input > threshold. Floating. PyTorch's softplus. */
+/* nn.functional.softplus(input: Tensor, beta: float = 1, threshold: float = 20) -> Tensor
+ *   [grad2, autocast f32]
+ * log(1 + exp(beta * input)) / beta; input itself where beta * input > threshold. Floating. PyTorch's
+ * softplus. */
 int pg_softplus(pg_tensor *out, const pg_tensor *input, double beta, double threshold);
 /* nn.functional.leaky_relu(input: Tensor, negative_slope: float = 0.01) -> Tensor   [grad2]
  * input where positive, else negative_slope * input. Floating. PyTorch's leaky_relu. */
@@ -615,22 +632,26 @@ int pg_hardtanh(pg_tensor *out, const pg_tensor *input, double min_val, double m
 
 /* ---- reductions ---- */
 
-/* sum(input: Tensor, dim: int[]? = nil, keepdim: bool = false, *, dtype: dtype? = nil) -> Tensor   [method, out, grad2]
+/* sum(input: Tensor, dim: int[]? = nil, keepdim: bool = false, *, dtype: dtype? = nil) -> Tensor
+ *   [method, out, grad2]
  * Sum over the dimensions dim (all of them: nil). Integers and bools sum to int64. PyTorch's sum. */
 int pg_sum(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n, bool keepdim, int dtype);
-/* mean(input: Tensor, dim: int[]? = nil, keepdim: bool = false, *, dtype: dtype? = nil) -> Tensor   [method, out, grad2]
+/* mean(input: Tensor, dim: int[]? = nil, keepdim: bool = false, *, dtype: dtype? = nil) -> Tensor
+ *   [method, out, grad2]
  * Mean over the dimensions dim (all of them: nil); floating. nan where nothing is reduced. PyTorch's mean. */
 int pg_mean(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n, bool keepdim, int dtype);
 /* prod(input: Tensor, *, dtype: dtype? = nil) -> Tensor   [method, grad2]
  * Product of all elements. Integers and bools multiply to int64. PyTorch's prod. */
 int pg_prod(pg_tensor *out, const pg_tensor *input, int dtype);
-/* prod(input: Tensor, dim: int, keepdim: bool = false, *, dtype: dtype? = nil) -> Tensor   [method, out, grad2]
+/* prod(input: Tensor, dim: int, keepdim: bool = false, *, dtype: dtype? = nil) -> Tensor
+ *   [method, out, grad2]
  * Product over one dimension. */
 int pg_prod_dim(pg_tensor *out, const pg_tensor *input, int64_t dim, bool keepdim, int dtype);
 /* max(input: Tensor) -> Tensor   [method, grad2]
  * The largest element; nan wins. Ties share the gradient. PyTorch's max. */
 int pg_max(pg_tensor *out, const pg_tensor *input);
-/* max(input: Tensor, dim: int, keepdim: bool = false) -> (values: Tensor, indices: Tensor)   [method, out, grad2]
+/* max(input: Tensor, dim: int, keepdim: bool = false) -> (values: Tensor, indices: Tensor)
+ *   [method, out, grad2]
  * The largest along dim and the position (int64) of its first occurrence, which gets the gradient. */
 int pg_max_dim(pg_tensor *values, pg_tensor *indices, const pg_tensor *input, int64_t dim, bool keepdim);
 /* max(input: Tensor, other: Tensor) -> Tensor   [method, grad2, autocast promote]
@@ -639,7 +660,8 @@ int pg_max_other(pg_tensor *out, const pg_tensor *input, const pg_tensor *other)
 /* min(input: Tensor) -> Tensor   [method, grad2]
  * The smallest element; nan wins. Ties share the gradient. PyTorch's min. */
 int pg_min(pg_tensor *out, const pg_tensor *input);
-/* min(input: Tensor, dim: int, keepdim: bool = false) -> (values: Tensor, indices: Tensor)   [method, out, grad2]
+/* min(input: Tensor, dim: int, keepdim: bool = false) -> (values: Tensor, indices: Tensor)
+ *   [method, out, grad2]
  * The smallest along dim and the position (int64) of its first occurrence, which gets the gradient. */
 int pg_min_dim(pg_tensor *values, pg_tensor *indices, const pg_tensor *input, int64_t dim, bool keepdim);
 /* min(input: Tensor, other: Tensor) -> Tensor   [method, grad2, autocast promote]
@@ -652,10 +674,12 @@ int pg_amax(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_
  * The smallest over the dimensions dim (all of them: nil). Ties share the gradient. PyTorch's amin. */
 int pg_amin(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n, bool keepdim);
 /* argmax(input: Tensor, dim: int? = nil, keepdim: bool = false) -> Tensor   [method, out, nograd]
- * Position (int64) of the largest, the first of several; over everything (nil) in row-major order. PyTorch's argmax. */
+ * Position (int64) of the largest, the first of several; over everything (nil) in row-major order. PyTorch's
+ * argmax. */
 int pg_argmax(pg_tensor *out, const pg_tensor *input, const int64_t *dim, bool keepdim);
 /* argmin(input: Tensor, dim: int? = nil, keepdim: bool = false) -> Tensor   [method, out, nograd]
- * Position (int64) of the smallest, the first of several; over everything (nil) in row-major order. PyTorch's argmin. */
+ * Position (int64) of the smallest, the first of several; over everything (nil) in row-major order.
+ * PyTorch's argmin. */
 int pg_argmin(pg_tensor *out, const pg_tensor *input, const int64_t *dim, bool keepdim);
 /* all(input: Tensor, dim: int[]? = nil, keepdim: bool = false) -> Tensor   [method, out, nograd]
  * Whether no element is zero (bool). PyTorch's all. */
@@ -666,20 +690,26 @@ int pg_any(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n
 /* count_nonzero(input: Tensor, dim: int[]? = nil) -> Tensor   [method, nograd]
  * How many elements over dim (nil: all dimensions) are not zero, int64. PyTorch's count_nonzero. */
 int pg_count_nonzero(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n);
-/* var(input: Tensor, dim: int[]? = nil, *, correction: float = 1, unbiased: bool? = nil, keepdim: bool = false) -> Tensor
+/* var(input: Tensor, dim: int[]? = nil, *, correction: float = 1, unbiased: bool? = nil,
+ *   keepdim: bool = false) -> Tensor
  *   [method, out, grad2]
- * Sum of squared differences from the mean over n - correction; unbiased false is correction 0. Floating. PyTorch's var. */
+ * Sum of squared differences from the mean over n - correction; unbiased false is correction 0. Floating.
+ * PyTorch's var. */
 int pg_var(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n, double correction,
            int unbiased, bool keepdim);
-/* std(input: Tensor, dim: int[]? = nil, *, correction: float = 1, unbiased: bool? = nil, keepdim: bool = false) -> Tensor
+/* std(input: Tensor, dim: int[]? = nil, *, correction: float = 1, unbiased: bool? = nil,
+ *   keepdim: bool = false) -> Tensor
  *   [method, out, grad2]
  * The square root of var. PyTorch's std. */
 int pg_std(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n, double correction,
            int unbiased, bool keepdim);
-/* norm(input: Tensor, p: float = 2, dim: int[]? = nil, keepdim: bool = false, *, dtype: dtype? = nil) -> Tensor
+/* norm(input: Tensor, p: float = 2, dim: int[]? = nil, keepdim: bool = false, *,
+ *   dtype: dtype? = nil) -> Tensor
  *   [method, out, grad2]
- * (sum |x|^p)^(1/p) over the dimensions dim (all of them: nil); p = 0 counts nonzeros, inf and -inf are extremes. PyTorch's norm. */
-int pg_norm(pg_tensor *out, const pg_tensor *input, double p, const int64_t *dim, int dim_n, bool keepdim, int dtype);
+ * (sum |x|^p)^(1/p) over the dimensions dim (all of them: nil); p = 0 counts nonzeros, inf and -inf are
+ * extremes. PyTorch's norm. */
+int pg_norm(pg_tensor *out, const pg_tensor *input, double p, const int64_t *dim, int dim_n, bool keepdim,
+            int dtype);
 /* logsumexp(input: Tensor, dim: int[], keepdim: bool = false) -> Tensor   [method, out, grad2]
  * log(sum(exp(x))) over the dimensions dim, without overflow. PyTorch's logsumexp. */
 int pg_logsumexp(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n, bool keepdim);
@@ -691,93 +721,122 @@ int pg_cumsum_(pg_tensor *input, int64_t dim, int dtype);
 
 /* ---- making ---- */
 
-/* empty(size: int..., *, dtype: dtype? = nil, device: device? = nil, requires_grad: bool = false) -> Tensor   [nograd]
+/* empty(size: int..., *, dtype: dtype? = nil, device: device? = nil, requires_grad: bool = false) -> Tensor
+ *   [nograd]
  * A new tensor whose elements are undefined. PyTorch's empty. */
-int pg_empty(pg_tensor *out, const int64_t *size, int size_n, int dtype, const char *device, bool requires_grad);
-/* zeros(size: int..., *, dtype: dtype? = nil, device: device? = nil, requires_grad: bool = false) -> Tensor   [nograd]
+int pg_empty(pg_tensor *out, const int64_t *size, int size_n, int dtype, const char *device,
+             bool requires_grad);
+/* zeros(size: int..., *, dtype: dtype? = nil, device: device? = nil, requires_grad: bool = false) -> Tensor
+ *   [nograd]
  * A new tensor of zeros. PyTorch's zeros. */
-int pg_zeros(pg_tensor *out, const int64_t *size, int size_n, int dtype, const char *device, bool requires_grad);
-/* ones(size: int..., *, dtype: dtype? = nil, device: device? = nil, requires_grad: bool = false) -> Tensor   [nograd]
+int pg_zeros(pg_tensor *out, const int64_t *size, int size_n, int dtype, const char *device,
+             bool requires_grad);
+/* ones(size: int..., *, dtype: dtype? = nil, device: device? = nil, requires_grad: bool = false) -> Tensor
+ *   [nograd]
  * A new tensor of ones. PyTorch's ones. */
-int pg_ones(pg_tensor *out, const int64_t *size, int size_n, int dtype, const char *device, bool requires_grad);
-/* full(size: int[], fill_value: number, *, dtype: dtype? = nil, device: device? = nil, requires_grad: bool = false) -> Tensor
+int pg_ones(pg_tensor *out, const int64_t *size, int size_n, int dtype, const char *device,
+            bool requires_grad);
+/* full(size: int[], fill_value: number, *, dtype: dtype? = nil, device: device? = nil,
+ *   requires_grad: bool = false) -> Tensor
  *   [nograd]
  * A new tensor of one value; the default dtype, or bool for a boolean, unless told. PyTorch's full. */
-int pg_full(pg_tensor *out, const int64_t *size, int size_n, const pg_number *fill_value, int dtype, const char *device,
-            bool requires_grad);
-/* empty_like(input: Tensor, *, dtype: dtype? = nil, device: device? = nil, requires_grad: bool = false) -> Tensor   [nograd]
+int pg_full(pg_tensor *out, const int64_t *size, int size_n, const pg_number *fill_value, int dtype,
+            const char *device, bool requires_grad);
+/* empty_like(input: Tensor, *, dtype: dtype? = nil, device: device? = nil,
+ *   requires_grad: bool = false) -> Tensor   [nograd]
  * A new tensor of input's shape, dtype and device, elements undefined. PyTorch's empty_like. */
 int pg_empty_like(pg_tensor *out, const pg_tensor *input, int dtype, const char *device, bool requires_grad);
-/* zeros_like(input: Tensor, *, dtype: dtype? = nil, device: device? = nil, requires_grad: bool = false) -> Tensor   [nograd]
+/* zeros_like(input: Tensor, *, dtype: dtype? = nil, device: device? = nil,
+ *   requires_grad: bool = false) -> Tensor   [nograd]
  * Zeros of input's shape, dtype and device. PyTorch's zeros_like. */
 int pg_zeros_like(pg_tensor *out, const pg_tensor *input, int dtype, const char *device, bool requires_grad);
-/* ones_like(input: Tensor, *, dtype: dtype? = nil, device: device? = nil, requires_grad: bool = false) -> Tensor   [nograd]
+/* ones_like(input: Tensor, *, dtype: dtype? = nil, device: device? = nil,
+ *   requires_grad: bool = false) -> Tensor   [nograd]
  * Ones of input's shape, dtype and device. PyTorch's ones_like. */
 int pg_ones_like(pg_tensor *out, const pg_tensor *input, int dtype, const char *device, bool requires_grad);
-/* full_like(input: Tensor, fill_value: number, *, dtype: dtype? = nil, device: device? = nil, requires_grad: bool = false)
+/* full_like(input: Tensor, fill_value: number, *, dtype: dtype? = nil, device: device? = nil,
+ *   requires_grad: bool = false)
  *   -> Tensor   [nograd]
  * One value in input's shape, dtype and device. PyTorch's full_like. */
-int pg_full_like(pg_tensor *out, const pg_tensor *input, const pg_number *fill_value, int dtype, const char *device,
-                 bool requires_grad);
-/* new_empty(input: Tensor, size: int..., *, dtype: dtype? = nil, device: device? = nil, requires_grad: bool = false) -> Tensor
+int pg_full_like(pg_tensor *out, const pg_tensor *input, const pg_number *fill_value, int dtype,
+                 const char *device, bool requires_grad);
+/* new_empty(input: Tensor, size: int..., *, dtype: dtype? = nil, device: device? = nil,
+ *   requires_grad: bool = false) -> Tensor
  *   [method, nograd]
- * A new tensor of another size with input's dtype and device, elements undefined. PyTorch's Tensor.new_empty. */
-int pg_new_empty(pg_tensor *out, const pg_tensor *input, const int64_t *size, int size_n, int dtype, const char *device,
-                 bool requires_grad);
-/* new_zeros(input: Tensor, size: int..., *, dtype: dtype? = nil, device: device? = nil, requires_grad: bool = false) -> Tensor
+ * A new tensor of another size with input's dtype and device, elements undefined. PyTorch's
+ * Tensor.new_empty. */
+int pg_new_empty(pg_tensor *out, const pg_tensor *input, const int64_t *size, int size_n, int dtype,
+                 const char *device, bool requires_grad);
+/* new_zeros(input: Tensor, size: int..., *, dtype: dtype? = nil, device: device? = nil,
+ *   requires_grad: bool = false) -> Tensor
  *   [method, nograd]
  * Zeros of another size with input's dtype and device. PyTorch's Tensor.new_zeros. */
-int pg_new_zeros(pg_tensor *out, const pg_tensor *input, const int64_t *size, int size_n, int dtype, const char *device,
-                 bool requires_grad);
-/* new_ones(input: Tensor, size: int..., *, dtype: dtype? = nil, device: device? = nil, requires_grad: bool = false) -> Tensor
+int pg_new_zeros(pg_tensor *out, const pg_tensor *input, const int64_t *size, int size_n, int dtype,
+                 const char *device, bool requires_grad);
+/* new_ones(input: Tensor, size: int..., *, dtype: dtype? = nil, device: device? = nil,
+ *   requires_grad: bool = false) -> Tensor
  *   [method, nograd]
  * Ones of another size with input's dtype and device. PyTorch's Tensor.new_ones. */
-int pg_new_ones(pg_tensor *out, const pg_tensor *input, const int64_t *size, int size_n, int dtype, const char *device,
-                bool requires_grad);
+int pg_new_ones(pg_tensor *out, const pg_tensor *input, const int64_t *size, int size_n, int dtype,
+                const char *device, bool requires_grad);
 /* new_full(input: Tensor, size: int[], fill_value: number, *, dtype: dtype? = nil, device: device? = nil,
  *   requires_grad: bool = false) -> Tensor   [method, nograd]
  * One value in another size with input's dtype and device. PyTorch's Tensor.new_full. */
-int pg_new_full(pg_tensor *out, const pg_tensor *input, const int64_t *size, int size_n, const pg_number *fill_value, int dtype,
-                const char *device, bool requires_grad);
-/* arange(limit: number, *, dtype: dtype? = nil, device: device? = nil, requires_grad: bool = false) -> Tensor   [nograd]
+int pg_new_full(pg_tensor *out, const pg_tensor *input, const int64_t *size, int size_n,
+                const pg_number *fill_value, int dtype, const char *device, bool requires_grad);
+/* arange(limit: number, *, dtype: dtype? = nil, device: device? = nil, requires_grad: bool = false) -> Tensor
+ *   [nograd]
  * 0, 1, ... below limit. Integral numbers give int64, others the default dtype. PyTorch's arange. */
 int pg_arange(pg_tensor *out, const pg_number *limit, int dtype, const char *device, bool requires_grad);
 /* arange(start: number, stop: number, step: number = 1, *, dtype: dtype? = nil, device: device? = nil,
  *   requires_grad: bool = false) -> Tensor   [nograd]
  * start, start + step, ... below (above, for a negative step) stop. */
-int pg_arange_range(pg_tensor *out, const pg_number *start, const pg_number *stop, const pg_number *step, int dtype,
-                    const char *device, bool requires_grad);
-/* linspace(start: float, stop: float, steps: int, *, dtype: dtype? = nil, device: device? = nil, requires_grad: bool = false)
+int pg_arange_range(pg_tensor *out, const pg_number *start, const pg_number *stop, const pg_number *step,
+                    int dtype, const char *device, bool requires_grad);
+/* linspace(start: float, stop: float, steps: int, *, dtype: dtype? = nil, device: device? = nil,
+ *   requires_grad: bool = false)
  *   -> Tensor   [nograd]
  * steps numbers at even distances, both ends included. PyTorch's linspace. */
-int pg_linspace(pg_tensor *out, double start, double stop, int64_t steps, int dtype, const char *device, bool requires_grad);
-/* eye(n: int, m: int? = nil, *, dtype: dtype? = nil, device: device? = nil, requires_grad: bool = false) -> Tensor   [nograd]
+int pg_linspace(pg_tensor *out, double start, double stop, int64_t steps, int dtype, const char *device,
+                bool requires_grad);
+/* eye(n: int, m: int? = nil, *, dtype: dtype? = nil, device: device? = nil,
+ *   requires_grad: bool = false) -> Tensor   [nograd]
  * (n, m) with ones on the diagonal; m is n unless told. PyTorch's eye. */
 int pg_eye(pg_tensor *out, int64_t n, const int64_t *m, int dtype, const char *device, bool requires_grad);
 
 /* ---- random ---- */
 
-/* rand(size: int..., *, dtype: dtype? = nil, device: device? = nil, requires_grad: bool = false) -> Tensor   [nograd, random]
+/* rand(size: int..., *, dtype: dtype? = nil, device: device? = nil, requires_grad: bool = false) -> Tensor
+ *   [nograd, random]
  * Uniform in [0, 1). PyTorch's rand. */
-int pg_rand(pg_tensor *out, const int64_t *size, int size_n, int dtype, const char *device, bool requires_grad);
-/* randn(size: int..., *, dtype: dtype? = nil, device: device? = nil, requires_grad: bool = false) -> Tensor   [nograd, random]
+int pg_rand(pg_tensor *out, const int64_t *size, int size_n, int dtype, const char *device,
+            bool requires_grad);
+/* randn(size: int..., *, dtype: dtype? = nil, device: device? = nil, requires_grad: bool = false) -> Tensor
+ *   [nograd, random]
  * Standard normal. PyTorch's randn. */
-int pg_randn(pg_tensor *out, const int64_t *size, int size_n, int dtype, const char *device, bool requires_grad);
-/* rand_like(input: Tensor, *, dtype: dtype? = nil, device: device? = nil, requires_grad: bool = false) -> Tensor
+int pg_randn(pg_tensor *out, const int64_t *size, int size_n, int dtype, const char *device,
+             bool requires_grad);
+/* rand_like(input: Tensor, *, dtype: dtype? = nil, device: device? = nil,
+ *   requires_grad: bool = false) -> Tensor
  *   [nograd, random]
  * Uniform in [0, 1), of input's shape, dtype and device. PyTorch's rand_like. */
 int pg_rand_like(pg_tensor *out, const pg_tensor *input, int dtype, const char *device, bool requires_grad);
-/* randn_like(input: Tensor, *, dtype: dtype? = nil, device: device? = nil, requires_grad: bool = false) -> Tensor
+/* randn_like(input: Tensor, *, dtype: dtype? = nil, device: device? = nil,
+ *   requires_grad: bool = false) -> Tensor
  *   [nograd, random]
  * Standard normal, of input's shape, dtype and device. PyTorch's randn_like. */
 int pg_randn_like(pg_tensor *out, const pg_tensor *input, int dtype, const char *device, bool requires_grad);
 /* randint(low: int, high: int, size: int[], *, dtype: dtype? = nil, device: device? = nil) -> Tensor
  *   [internal, nograd, random]
- * Integers in [low, high), int64 unless told. Lua's pg.randint takes PyTorch's shorter form, randint(high, size), as well. */
-int pg_randint(pg_tensor *out, int64_t low, int64_t high, const int64_t *size, int size_n, int dtype, const char *device);
-/* randint_like(input: Tensor, low: int, high: int, *, dtype: dtype? = nil, device: device? = nil) -> Tensor   [nograd, random]
+ * Integers in [low, high), int64 unless told. Lua's pg.randint takes PyTorch's shorter form, randint(high,
+ * size), as well. */
+int pg_randint(pg_tensor *out, int64_t low, int64_t high, const int64_t *size, int size_n, int dtype,
+               const char *device);
+/* randint_like(input: Tensor, low: int, high: int, *, dtype: dtype? = nil, device: device? = nil) -> Tensor
+ *   [nograd, random]
  * Integers in [low, high), of input's shape, dtype and device. PyTorch's randint_like. */
-int pg_randint_like(pg_tensor *out, const pg_tensor *input, int64_t low, int64_t high, int dtype, const char *device);
+int pg_randint_like(pg_tensor *out, const pg_tensor *input, int64_t low, int64_t high, int dtype,
+                    const char *device);
 /* randperm(n: int, *, dtype: dtype? = nil, device: device? = nil) -> Tensor   [nograd, random]
  * 0 .. n - 1 in random order, int64 unless told. PyTorch's randperm. */
 int pg_randperm(pg_tensor *out, int64_t n, int dtype, const char *device);
@@ -787,8 +846,10 @@ int pg_bernoulli(pg_tensor *out, const pg_tensor *input);
 /* bernoulli(input: Tensor, p: float) -> Tensor   [method, nograd, random]
  * 1 with probability p, else 0; input gives shape and dtype. */
 int pg_bernoulli_p(pg_tensor *out, const pg_tensor *input, double p);
-/* multinomial(input: Tensor, num_samples: int, replacement: bool = false) -> Tensor   [method, nograd, random, sync]
- * Categories drawn with the weights of each row of input ((classes) or (rows, classes), floating), int64. PyTorch's multinomial. */
+/* multinomial(input: Tensor, num_samples: int, replacement: bool = false) -> Tensor
+ *   [method, nograd, random, sync]
+ * Categories drawn with the weights of each row of input ((classes) or (rows, classes), floating), int64.
+ * PyTorch's multinomial. */
 int pg_multinomial(pg_tensor *out, const pg_tensor *input, int64_t num_samples, bool replacement);
 /* _normal(input: Tensor, mean: float = 0, std: float = 1) -> Tensor   [internal, nograd, random]
  * A normal draw in input's shape and dtype. */
@@ -808,30 +869,37 @@ int pg_bernoulli_(pg_tensor *input, double p);
 
 /* ---- sorting ---- */
 
-/* sort(input: Tensor, dim: int = -1, descending: bool = false, stable: bool = false) -> (values: Tensor, indices: Tensor)
+/* sort(input: Tensor, dim: int = -1, descending: bool = false, stable: bool = false) -> (values: Tensor,
+ *   indices: Tensor)
  *   [method, out, grad2]
- * In order along dim, and where each came from (int64); equal elements keep their order; nan counts as largest. PyTorch's sort. */
-int pg_sort(pg_tensor *values, pg_tensor *indices, const pg_tensor *input, int64_t dim, bool descending, bool stable);
-/* argsort(input: Tensor, dim: int = -1, descending: bool = false, stable: bool = false) -> Tensor   [method, nograd]
+ * In order along dim, and where each came from (int64); equal elements keep their order; nan counts as
+ * largest. PyTorch's sort. */
+int pg_sort(pg_tensor *values, pg_tensor *indices, const pg_tensor *input, int64_t dim, bool descending,
+            bool stable);
+/* argsort(input: Tensor, dim: int = -1, descending: bool = false, stable: bool = false) -> Tensor
+ *   [method, nograd]
  * The indices of sort. PyTorch's argsort. */
 int pg_argsort(pg_tensor *out, const pg_tensor *input, int64_t dim, bool descending, bool stable);
-/* topk(input: Tensor, k: int, dim: int = -1, largest: bool = true, sorted: bool = true) -> (values: Tensor, indices: Tensor)
+/* topk(input: Tensor, k: int, dim: int = -1, largest: bool = true, sorted: bool = true) -> (values: Tensor,
+ *   indices: Tensor)
  *   [method, out, grad2]
  * The k largest (smallest) along dim, in order, and where each came from (int64). PyTorch's topk. */
-int pg_topk(pg_tensor *values, pg_tensor *indices, const pg_tensor *input, int64_t k, int64_t dim, bool largest, bool sorted);
+int pg_topk(pg_tensor *values, pg_tensor *indices, const pg_tensor *input, int64_t k, int64_t dim,
+            bool largest, bool sorted);
 
 /* ---- views ---- */
 
 /* view(input: Tensor, shape: int...) -> Tensor   [method, view, grad2]
- * The same elements in another shape (one size may be -1), sharing memory; an error where the strides do not allow it.
- * PyTorch's view. */
+ * The same elements in another shape (one size may be -1), sharing memory; an error where the strides do not
+ * allow it. PyTorch's view. */
 int pg_view(pg_tensor *out, const pg_tensor *input, const int64_t *shape, int shape_n);
 /* view(input: Tensor, dtype: dtype) -> Tensor   [method, view, nograd]
- * The same bits as another dtype. Where its size differs, the last dimension, which must be dense, grows or shrinks. PyTorch's
- * view(dtype). */
+ * The same bits as another dtype. Where its size differs, the last dimension, which must be dense, grows or
+ * shrinks. PyTorch's view(dtype). */
 int pg_view_dtype(pg_tensor *out, const pg_tensor *input, int dtype);
 /* reshape(input: Tensor, shape: int...) -> Tensor   [method, view, grad2]
- * The same elements in another shape (one size may be -1); a view where strides allow it, else a copy. PyTorch's reshape. */
+ * The same elements in another shape (one size may be -1); a view where strides allow it, else a copy.
+ * PyTorch's reshape. */
 int pg_reshape(pg_tensor *out, const pg_tensor *input, const int64_t *shape, int shape_n);
 /* alias(input: Tensor) -> Tensor   [internal, view, grad2]
  * A view of all of input: x[{}]. */
@@ -864,7 +932,8 @@ int pg_t(pg_tensor *out, const pg_tensor *input);
 int pg_movedim(pg_tensor *out, const pg_tensor *input, const int64_t *source, int source_n,
                const int64_t *destination, int destination_n);
 /* expand(input: Tensor, sizes: int...) -> Tensor   [method, view, grad2]
- * A view with dimensions of size 1 repeated (stride 0); -1 keeps a size; new ones go in front. PyTorch's expand. */
+ * A view with dimensions of size 1 repeated (stride 0); -1 keeps a size; new ones go in front. PyTorch's
+ * expand. */
 int pg_expand(pg_tensor *out, const pg_tensor *input, const int64_t *sizes, int sizes_n);
 /* broadcast_to(input: Tensor, sizes: int...) -> Tensor   [method, same as pg_expand]
  * A view with dimensions of size 1 repeated. PyTorch's broadcast_to. */
@@ -874,8 +943,10 @@ int pg_narrow(pg_tensor *out, const pg_tensor *input, int64_t dim, int64_t start
 /* select(input: Tensor, dim: int, index: int) -> Tensor   [method, view, grad2]
  * Position index of dimension dim, which goes. PyTorch's select. */
 int pg_select(pg_tensor *out, const pg_tensor *input, int64_t dim, int64_t index);
-/* slice(input: Tensor, dim: int, start: int? = nil, stop: int? = nil, step: int = 1) -> Tensor   [internal, view, grad2]
- * Positions start, start + step, ... before stop of dimension dim, bounds clamped as Python's: x[start:stop:step]. */
+/* slice(input: Tensor, dim: int, start: int? = nil, stop: int? = nil, step: int = 1) -> Tensor
+ *   [internal, view, grad2]
+ * Positions start, start + step, ... before stop of dimension dim, bounds clamped as Python's:
+ * x[start:stop:step]. */
 int pg_slice(pg_tensor *out, const pg_tensor *input, int64_t dim, const int64_t *start, const int64_t *stop,
              int64_t step);
 /* split(input: Tensor, split_size: int, dim: int = 0) -> Tensor[]   [method, view, grad2]
@@ -883,7 +954,8 @@ int pg_slice(pg_tensor *out, const pg_tensor *input, int64_t dim, const int64_t 
 int pg_split(pg_tensor_list *out, const pg_tensor *input, int64_t split_size, int64_t dim);
 /* split(input: Tensor, sections: int[], dim: int = 0) -> Tensor[]   [method, view, grad2]
  * Views of input along dim of the sizes that sections lists; they sum to dim's. PyTorch's split. */
-int pg_split_sections(pg_tensor_list *out, const pg_tensor *input, const int64_t *sections, int sections_n, int64_t dim);
+int pg_split_sections(pg_tensor_list *out, const pg_tensor *input, const int64_t *sections, int sections_n,
+                      int64_t dim);
 /* chunk(input: Tensor, chunks: int, dim: int = 0) -> Tensor[]   [method, view, grad2]
  * At most `chunks` views of equal size of dimension dim, the last one shorter. PyTorch's chunk. */
 int pg_chunk(pg_tensor_list *out, const pg_tensor *input, int64_t chunks, int64_t dim);
@@ -893,7 +965,8 @@ int pg_unbind(pg_tensor_list *out, const pg_tensor *input, int64_t dim);
 /* diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor   [method, view, grad2]
  * The diagonal over dim1 and dim2 as the last dimension: elements (i, i + offset). PyTorch's diagonal. */
 int pg_diagonal(pg_tensor *out, const pg_tensor *input, int64_t offset, int64_t dim1, int64_t dim2);
-/* as_strided(input: Tensor, size: int[], stride: int[], storage_offset: int? = nil) -> Tensor   [method, view, grad2]
+/* as_strided(input: Tensor, size: int[], stride: int[], storage_offset: int? = nil) -> Tensor
+ *   [method, view, grad2]
  * Any view of input's storage; strides and offset count elements; nothing outside the storage may be reached.
  * PyTorch's as_strided. */
 int pg_as_strided(pg_tensor *out, const pg_tensor *input, const int64_t *size, int size_n,
@@ -904,8 +977,10 @@ int pg_contiguous(pg_tensor *out, const pg_tensor *input);
 /* clone(input: Tensor) -> Tensor   [method, grad2]
  * A contiguous copy. PyTorch's clone. */
 int pg_clone(pg_tensor *out, const pg_tensor *input);
-/* _to(input: Tensor, *, dtype: dtype? = nil, device: device? = nil, copy: bool = false) -> Tensor   [internal, any device, grad2]
- * input with another dtype, on another device; itself where nothing changes and copy is false. PyTorch's to. */
+/* _to(input: Tensor, *, dtype: dtype? = nil, device: device? = nil, copy: bool = false) -> Tensor
+ *   [internal, any device, grad2]
+ * input with another dtype, on another device; itself where nothing changes and copy is false. PyTorch's
+ * to. */
 int pg__to(pg_tensor *out, const pg_tensor *input, int dtype, const char *device, bool copy);
 /* copy_(input: Tensor, src: Tensor) -> self   [method, any device, grad2]
  * Writes src, broadcast and converted, into input. PyTorch's copy_. */
@@ -920,42 +995,51 @@ int pg_zero_(pg_tensor *input);
 /* ---- indexing ---- */
 
 /* index(input: Tensor, indices: Tensor[], dims: int[]) -> Tensor   [internal, grad2]
- * x[...] with tensors: indices[k] (integers, negative ones counting from the end, or bool) stands for dimension dims[k] (a bool
- * one of n dimensions for dims[k] to dims[k] + n - 1). They broadcast together; their dimensions come first in the result, or, where
- * the dimensions that they stand for are neighbours, in place of these. PyTorch's advanced indexing. */
+ * x[...] with tensors: indices[k] (integers, negative ones counting from the end, or bool) stands for
+ * dimension dims[k] (a bool one of n dimensions for dims[k] to dims[k] + n - 1). They broadcast together;
+ * their dimensions come first in the result, or, where the dimensions that they stand for are neighbours, in
+ * place of these. PyTorch's advanced indexing. */
 int pg_index(pg_tensor *out, const pg_tensor *input, const pg_tensor *const *indices, int indices_n,
              const int64_t *dims, int dims_n);
-/* index_put(input: Tensor, indices: Tensor[], dims: int[], values: Tensor, accumulate: bool = false) -> Tensor   [internal, grad2]
- * A copy of input with values (broadcast) at the places that `index` would take; accumulate adds to what is there. */
+/* index_put(input: Tensor, indices: Tensor[], dims: int[], values: Tensor,
+ *   accumulate: bool = false) -> Tensor   [internal, grad2]
+ * A copy of input with values (broadcast) at the places that `index` would take; accumulate adds to what is
+ * there. */
 int pg_index_put(pg_tensor *out, const pg_tensor *input, const pg_tensor *const *indices, int indices_n,
                  const int64_t *dims, int dims_n, const pg_tensor *values, bool accumulate);
-/* index_put_(input: Tensor, indices: Tensor[], dims: int[], values: Tensor, accumulate: bool = false) -> self   [internal, grad2]
+/* index_put_(input: Tensor, indices: Tensor[], dims: int[], values: Tensor, accumulate: bool = false) -> self
+ *   [internal, grad2]
  * Writes values (broadcast) to the places that `index` would take. PyTorch's index_put_. */
 int pg_index_put_(pg_tensor *input, const pg_tensor *const *indices, int indices_n, const int64_t *dims,
                   int dims_n, const pg_tensor *values, bool accumulate);
 /* gather(input: Tensor, dim: int, index: Tensor) -> Tensor   [method, out, grad2]
- * out[i][j][k] = input[index[i][j][k]][j][k] for dim 0. index (int64) is no larger than input apart from dim; the result has its
- * shape. PyTorch's gather. */
+ * out[i][j][k] = input[index[i][j][k]][j][k] for dim 0. index (int64) is no larger than input apart from
+ * dim; the result has its shape. PyTorch's gather. */
 int pg_gather(pg_tensor *out, const pg_tensor *input, int64_t dim, const pg_tensor *index);
 /* scatter(input: Tensor, dim: int, index: Tensor, src: Tensor|number) -> Tensor   [method, out, grad2]
- * A copy of input with out[index[i][j][k]][j][k] = src[i][j][k] for dim 0. Where an index stands several times, the last value in
- * row-major order wins. PyTorch's scatter. */
+ * A copy of input with out[index[i][j][k]][j][k] = src[i][j][k] for dim 0. Where an index stands several
+ * times, the last value in row-major order wins. PyTorch's scatter. */
 int pg_scatter(pg_tensor *out, const pg_tensor *input, int64_t dim, const pg_tensor *index,
                const pg_tensor *src, const pg_number *src_number);
-/* scatter_(input: Tensor, dim: int, index: Tensor, src: Tensor|number) -> self   [method, inplace of pg_scatter] */
+/* scatter_(input: Tensor, dim: int, index: Tensor, src: Tensor|number) -> self
+ *   [method, inplace of pg_scatter] */
 int pg_scatter_(pg_tensor *input, int64_t dim, const pg_tensor *index, const pg_tensor *src,
                 const pg_number *src_number);
 /* scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor   [method, out, grad2]
- * A copy of input with out[index[i][j][k]][j][k] += src[i][j][k] for dim 0, summed in row-major order. PyTorch's scatter_add. */
+ * A copy of input with out[index[i][j][k]][j][k] += src[i][j][k] for dim 0, summed in row-major order.
+ * PyTorch's scatter_add. */
 int pg_scatter_add(pg_tensor *out, const pg_tensor *input, int64_t dim, const pg_tensor *index,
                    const pg_tensor *src);
-/* scatter_add_(input: Tensor, dim: int, index: Tensor, src: Tensor) -> self   [method, inplace of pg_scatter_add] */
+/* scatter_add_(input: Tensor, dim: int, index: Tensor, src: Tensor) -> self
+ *   [method, inplace of pg_scatter_add] */
 int pg_scatter_add_(pg_tensor *input, int64_t dim, const pg_tensor *index, const pg_tensor *src);
 /* index_select(input: Tensor, dim: int, index: Tensor) -> Tensor   [method, out, grad2]
  * Positions index (one dimension, integers) of dimension dim. PyTorch's index_select. */
 int pg_index_select(pg_tensor *out, const pg_tensor *input, int64_t dim, const pg_tensor *index);
-/* index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: number = 1) -> Tensor   [method, out, grad2]
- * A copy of input with alpha * source's position k of dimension dim added to position index[k]. PyTorch's index_add. */
+/* index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: number = 1) -> Tensor
+ *   [method, out, grad2]
+ * A copy of input with alpha * source's position k of dimension dim added to position index[k]. PyTorch's
+ * index_add. */
 int pg_index_add(pg_tensor *out, const pg_tensor *input, int64_t dim, const pg_tensor *index,
                  const pg_tensor *source, const pg_number *alpha);
 /* index_add_(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: number = 1) -> self
@@ -966,21 +1050,24 @@ int pg_index_add_(pg_tensor *input, int64_t dim, const pg_tensor *index, const p
  * value where mask (bool, broadcast) is true, else input. PyTorch's masked_fill. */
 int pg_masked_fill(pg_tensor *out, const pg_tensor *input, const pg_tensor *mask, const pg_tensor *value,
                    const pg_number *value_number);
-/* masked_fill_(input: Tensor, mask: Tensor, value: Tensor|number) -> self   [method, inplace of pg_masked_fill] */
+/* masked_fill_(input: Tensor, mask: Tensor, value: Tensor|number) -> self
+ *   [method, inplace of pg_masked_fill] */
 int pg_masked_fill_(pg_tensor *input, const pg_tensor *mask, const pg_tensor *value,
                     const pg_number *value_number);
 /* masked_select(input: Tensor, mask: Tensor) -> Tensor   [method, grad2, sync]
- * The elements where mask (bool, broadcast) is true, in row-major order, as one dimension. PyTorch's masked_select. */
+ * The elements where mask (bool, broadcast) is true, in row-major order, as one dimension. PyTorch's
+ * masked_select. */
 int pg_masked_select(pg_tensor *out, const pg_tensor *input, const pg_tensor *mask);
 /* nonzero(input: Tensor) -> Tensor   [method, nograd, sync]
- * Indices of the elements that are not zero: int64 (n, dimensions of input), in row-major order. PyTorch's nonzero. */
+ * Indices of the elements that are not zero: int64 (n, dimensions of input), in row-major order. PyTorch's
+ * nonzero. */
 int pg_nonzero(pg_tensor *out, const pg_tensor *input);
 
 /* ---- rearranging ---- */
 
 /* cat(tensors: Tensor[], dim: int = 0) -> Tensor   [out, grad2, autocast promote]
- * The tensors one after the other along dim; other sizes are equal (empty tensors of one dimension are skipped). dtypes promote.
- * PyTorch's cat. */
+ * The tensors one after the other along dim; other sizes are equal (empty tensors of one dimension are
+ * skipped). dtypes promote. PyTorch's cat. */
 int pg_cat(pg_tensor *out, const pg_tensor *const *tensors, int tensors_n, int64_t dim);
 /* concat(tensors: Tensor[], dim: int = 0) -> Tensor   [same as pg_cat]
  * The tensors one after the other along dim. PyTorch's concat. */
@@ -994,15 +1081,16 @@ int pg_hstack(pg_tensor *out, const pg_tensor *const *tensors, int tensors_n);
  * The tensors one under the other: along dimension 0, vectors as rows. PyTorch's vstack. */
 int pg_vstack(pg_tensor *out, const pg_tensor *const *tensors, int tensors_n);
 /* tril(input: Tensor, diagonal: int = 0) -> Tensor   [method, out, grad2]
- * The lower triangle of each matrix, elements with column - row <= diagonal; zeros elsewhere. input (*, rows, columns).
- * PyTorch's tril. */
+ * The lower triangle of each matrix, elements with column - row <= diagonal; zeros elsewhere. input (*,
+ * rows, columns). PyTorch's tril. */
 int pg_tril(pg_tensor *out, const pg_tensor *input, int64_t diagonal);
 /* triu(input: Tensor, diagonal: int = 0) -> Tensor   [method, out, grad2]
- * The upper triangle of each matrix, elements with column - row >= diagonal; zeros elsewhere. input (*, rows, columns).
- * PyTorch's triu. */
+ * The upper triangle of each matrix, elements with column - row >= diagonal; zeros elsewhere. input (*,
+ * rows, columns). PyTorch's triu. */
 int pg_triu(pg_tensor *out, const pg_tensor *input, int64_t diagonal);
 /* repeat_(input: Tensor, repeats: int...) -> Tensor   [method, grad2]
- * input repeats[k] times along dimension k, as a copy; new dimensions go in front. PyTorch's repeat, which is a word of Lua's. */
+ * input repeats[k] times along dimension k, as a copy; new dimensions go in front. PyTorch's repeat, which
+ * is a word of Lua's. */
 int pg_repeat(pg_tensor *out, const pg_tensor *input, const int64_t *repeats, int repeats_n);
 /* repeat(input: Tensor, repeats: int...) -> Tensor   [method, same as pg_repeat]
  * repeat_ under PyTorch's name: x["repeat"](x, 2, 1). */
@@ -1010,25 +1098,27 @@ int pg_repeat(pg_tensor *out, const pg_tensor *input, const int64_t *repeats, in
  * As repeat, but dims may be shorter than input's dimensions: 1 in front. PyTorch's tile. */
 int pg_tile(pg_tensor *out, const pg_tensor *input, const int64_t *dims, int dims_n);
 /* repeat_interleave(input: Tensor, repeats: int, dim: int? = nil) -> Tensor   [method, grad2]
- * Each element `repeats` times in a row along dim, or (nil) of the flattened input. PyTorch's repeat_interleave. */
+ * Each element `repeats` times in a row along dim, or (nil) of the flattened input. PyTorch's
+ * repeat_interleave. */
 int pg_repeat_interleave(pg_tensor *out, const pg_tensor *input, int64_t repeats, const int64_t *dim);
 /* flip(input: Tensor, dims: int...) -> Tensor   [method, grad2]
  * The order of elements along dims reversed. PyTorch's flip. */
 int pg_flip(pg_tensor *out, const pg_tensor *input, const int64_t *dims, int dims_n);
 /* roll(input: Tensor, shifts: int[], dims: int[]? = nil) -> Tensor   [method, grad2]
- * Elements moved by shifts[k] along dims[k], those past the end coming in at the start; nil: in the flattened input.
- * PyTorch's roll. */
+ * Elements moved by shifts[k] along dims[k], those past the end coming in at the start; nil: in the
+ * flattened input. PyTorch's roll. */
 int pg_roll(pg_tensor *out, const pg_tensor *input, const int64_t *shifts, int shifts_n, const int64_t *dims,
             int dims_n);
 /* nn.functional.one_hot(input: Tensor, num_classes: int = -1) -> Tensor   [nograd, sync]
- * int64 (*, num_classes): 1 at position input[...], else 0; input int64 (*). -1: one more than the largest. PyTorch's one_hot. */
+ * int64 (*, num_classes): 1 at position input[...], else 0; input int64 (*). -1: one more than the largest.
+ * PyTorch's one_hot. */
 int pg_one_hot(pg_tensor *out, const pg_tensor *input, int64_t num_classes);
 
 /* ---- products ---- */
 
 /* matmul(input: Tensor, other: Tensor) -> Tensor   [method, out, grad2, autocast low]
- * Matrix product. 2-D: (m, k) @ (k, n) -> (m, n). 1-D: a row on the left, a column on the right, left out of the result. More
- * dimensions: batches of matrices, broadcast. One dtype, any but bool. PyTorch's matmul. */
+ * Matrix product. 2-D: (m, k) @ (k, n) -> (m, n). 1-D: a row on the left, a column on the right, left out of
+ * the result. More dimensions: batches of matrices, broadcast. One dtype, any but bool. PyTorch's matmul. */
 int pg_matmul(pg_tensor *out, const pg_tensor *input, const pg_tensor *other);
 /* mm(input: Tensor, mat2: Tensor) -> Tensor   [method, out, grad2, autocast low]
  * (m, k) @ (k, n) -> (m, n). PyTorch's mm. */
@@ -1044,96 +1134,117 @@ int pg_mv(pg_tensor *out, const pg_tensor *input, const pg_tensor *vec);
 int pg_dot(pg_tensor *out, const pg_tensor *input, const pg_tensor *other);
 /* addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: number = 1, alpha: number = 1) -> Tensor
  *   [method, out, grad2, autocast low]
- * beta * input + alpha * (mat1 @ mat2); input is broadcast to (m, n); beta 0 does not read it. PyTorch's addmm. */
-int pg_addmm(pg_tensor *out, const pg_tensor *input, const pg_tensor *mat1, const pg_tensor *mat2, const pg_number *beta,
-             const pg_number *alpha);
-/* nn.functional.linear(input: Tensor, weight: Tensor, bias: Tensor? = nil, *, activation: 'relu'|'gelu'|'gelu_tanh'? = nil)
+ * beta * input + alpha * (mat1 @ mat2); input is broadcast to (m, n); beta 0 does not read it. PyTorch's
+ * addmm. */
+int pg_addmm(pg_tensor *out, const pg_tensor *input, const pg_tensor *mat1, const pg_tensor *mat2,
+             const pg_number *beta, const pg_number *alpha);
+/* nn.functional.linear(input: Tensor, weight: Tensor, bias: Tensor? = nil, *,
+ *   activation: 'relu'|'gelu'|'gelu_tanh'? = nil)
  *   -> Tensor   [grad2, autocast low]
- * input @ weight^T + bias. input (*, in), weight (out, in), bias (out) -> (*, out). activation is applied to the result while it
- * is in the cache. PyTorch's linear. */
-int pg_linear(pg_tensor *out, const pg_tensor *input, const pg_tensor *weight, const pg_tensor *bias, int activation);
+ * input @ weight^T + bias. input (*, in), weight (out, in), bias (out) -> (*, out). activation is applied to
+ * the result while it is in the cache. PyTorch's linear. */
+int pg_linear(pg_tensor *out, const pg_tensor *input, const pg_tensor *weight, const pg_tensor *bias,
+              int activation);
 
 /* ---- networks ---- */
 
 /* softmax(input: Tensor, dim: int, *, dtype: dtype? = nil) -> Tensor   [method, out, grad2, autocast f32]
- * exp(x) / sum(exp(x)) along dim, from which the maximum is taken first; dtype converts input before. PyTorch's softmax. */
+ * exp(x) / sum(exp(x)) along dim, from which the maximum is taken first; dtype converts input before.
+ * PyTorch's softmax. */
 int pg_softmax(pg_tensor *out, const pg_tensor *input, int64_t dim, int dtype);
 /* nn.functional.softmax(input: Tensor, dim: int, *, dtype: dtype? = nil) -> Tensor   [same as pg_softmax] */
 /* log_softmax(input: Tensor, dim: int, *, dtype: dtype? = nil) -> Tensor   [method, out, grad2, autocast f32]
  * x - log(sum(exp(x))) along dim. PyTorch's log_softmax. */
 int pg_log_softmax(pg_tensor *out, const pg_tensor *input, int64_t dim, int dtype);
-/* nn.functional.log_softmax(input: Tensor, dim: int, *, dtype: dtype? = nil) -> Tensor   [same as pg_log_softmax] */
-/* nn.functional.layer_norm(input: Tensor, normalized_shape: int[], weight: Tensor? = nil, bias: Tensor? = nil,
+/* nn.functional.log_softmax(input: Tensor, dim: int, *, dtype: dtype? = nil) -> Tensor
+ *   [same as pg_log_softmax] */
+/* nn.functional.layer_norm(input: Tensor, normalized_shape: int[], weight: Tensor? = nil,
+ *   bias: Tensor? = nil,
  *   eps: float = 1e-5) -> Tensor   [grad2, autocast f32]
- * (x - mean) / sqrt(var + eps) * weight + bias over the last dimensions. input (*, normalized_shape), floating; weight and bias
- * (normalized_shape). Ba et al. 2016, "Layer Normalization". PyTorch's layer_norm. */
-int pg_layer_norm(pg_tensor *out, const pg_tensor *input, const int64_t *normalized_shape, int normalized_shape_n,
-                  const pg_tensor *weight, const pg_tensor *bias, double eps);
+ * (x - mean) / sqrt(var + eps) * weight + bias over the last dimensions. input (*, normalized_shape),
+ * floating; weight and bias (normalized_shape). Ba et al. 2016, "Layer Normalization". PyTorch's
+ * layer_norm. */
+int pg_layer_norm(pg_tensor *out, const pg_tensor *input, const int64_t *normalized_shape,
+                  int normalized_shape_n, const pg_tensor *weight, const pg_tensor *bias, double eps);
 /* nn.functional.embedding(input: Tensor, weight: Tensor, padding_idx: int? = nil) -> Tensor   [grad2]
- * weight[input]: input (*) ids, int64 or int32, weight (rows, size) -> (*, size). The row padding_idx gets no gradient. PyTorch's
- * embedding. */
+ * weight[input]: input (*) ids, int64 or int32, weight (rows, size) -> (*, size). The row padding_idx gets
+ * no gradient. PyTorch's embedding. */
 int pg_embedding(pg_tensor *out, const pg_tensor *input, const pg_tensor *weight, const int64_t *padding_idx);
-/* _C.embedding_backward(grad: Tensor, ids: Tensor, num_weights: int, padding_idx: int) -> Tensor   [internal, grad2]
- * The gradient of embedding's weight: (num_weights, size), rows of grad (*, size) added by id; padding_idx -1: none. */
-int pg_embedding_backward(pg_tensor *out, const pg_tensor *grad, const pg_tensor *ids, int64_t num_weights, int64_t padding_idx);
+/* _C.embedding_backward(grad: Tensor, ids: Tensor, num_weights: int, padding_idx: int) -> Tensor
+ *   [internal, grad2]
+ * The gradient of embedding's weight: (num_weights, size), rows of grad (*, size) added by id; padding_idx
+ * -1: none. */
+int pg_embedding_backward(pg_tensor *out, const pg_tensor *grad, const pg_tensor *ids, int64_t num_weights,
+                          int64_t padding_idx);
 /* nn.functional.dropout(input: Tensor, p: float = 0.5, training: bool = true) -> Tensor   [grad2, random]
- * Zeroes each element with probability p and scales the others by 1 / (1 - p); input itself where training is false or p is 0.
- * Srivastava et al. 2014, "Dropout". PyTorch's dropout. */
+ * Zeroes each element with probability p and scales the others by 1 / (1 - p); input itself where training
+ * is false or p is 0. Srivastava et al. 2014, "Dropout". PyTorch's dropout. */
 int pg_dropout(pg_tensor *out, const pg_tensor *input, double p, bool training);
-/* nn.functional.scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor? = nil,
- *   dropout_p: float = 0, is_causal: bool = false, *, scale: float? = nil, enable_gqa: bool = false) -> Tensor
+/* nn.functional.scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor,
+ *   attn_mask: Tensor? = nil,
+ *   dropout_p: float = 0, is_causal: bool = false, *, scale: float? = nil,
+ *   enable_gqa: bool = false) -> Tensor
  *   [grad2, random, autocast low]
- * softmax(scale * query @ key^T + attn_mask) @ value by blocks. query (*, heads, L, E), key (*, heads, S, E), value (*, heads, S,
- * Ev) -> (*, heads, L, Ev). attn_mask broadcasts to (*, heads, L, S): bool (true: attend) or floating (added); is_causal: query i
- * sees keys 0 to i. scale: 1 / sqrt(E). enable_gqa: heads of query share those of key and value. Dao et al. 2022,
- * "FlashAttention". PyTorch's scaled_dot_product_attention. */
-int pg_scaled_dot_product_attention(pg_tensor *out, const pg_tensor *query, const pg_tensor *key, const pg_tensor *value,
-                                    const pg_tensor *attn_mask, double dropout_p, bool is_causal, const double *scale,
-                                    bool enable_gqa);
-/* nn.functional.cross_entropy(input: Tensor, target: Tensor, weight: Tensor? = nil, *, ignore_index: int = -100,
+ * softmax(scale * query @ key^T + attn_mask) @ value by blocks. query (*, heads, L, E), key (*, heads, S,
+ * E), value (*, heads, S, Ev) -> (*, heads, L, Ev). attn_mask broadcasts to (*, heads, L, S): bool (true:
+ * attend) or floating (added); is_causal: query i sees keys 0 to i. scale: 1 / sqrt(E). enable_gqa: heads of
+ * query share those of key and value. Dao et al. 2022, "FlashAttention". PyTorch's
+ * scaled_dot_product_attention. */
+int pg_scaled_dot_product_attention(pg_tensor *out, const pg_tensor *query, const pg_tensor *key,
+                                    const pg_tensor *value, const pg_tensor *attn_mask, double dropout_p,
+                                    bool is_causal, const double *scale, bool enable_gqa);
+/* nn.functional.cross_entropy(input: Tensor, target: Tensor, weight: Tensor? = nil, *,
+ *   ignore_index: int = -100,
  *   reduction: 'none'|'mean'|'sum' = 'mean', label_smoothing: float = 0) -> Tensor   [grad2, autocast f32]
- * -log softmax(input) at the target's class. input (C), (N, C) or (N, C, d1, ...), logits; target class ids (N, d1, ...) or
- * probabilities of input's shape; weight (C). The mean divides by the sum of the targets' weights (probabilities: by N d1 ...).
- * PyTorch's cross_entropy. */
+ * -log softmax(input) at the target's class. input (C), (N, C) or (N, C, d1, ...), logits; target class ids
+ * (N, d1, ...) or probabilities of input's shape; weight (C). The mean divides by the sum of the targets'
+ * weights (probabilities: by N d1 ...). PyTorch's cross_entropy. */
 int pg_cross_entropy(pg_tensor *out, const pg_tensor *input, const pg_tensor *target, const pg_tensor *weight,
                      int64_t ignore_index, int reduction, double label_smoothing);
 /* nn.functional.nll_loss(input: Tensor, target: Tensor, weight: Tensor? = nil, *, ignore_index: int = -100,
  *   reduction: 'none'|'mean'|'sum' = 'mean') -> Tensor   [grad2, autocast f32]
- * -input at the target's class: input (C), (N, C) or (N, C, d1, ...), log-probabilities; target class ids. PyTorch's nll_loss. */
+ * -input at the target's class: input (C), (N, C) or (N, C, d1, ...), log-probabilities; target class ids.
+ * PyTorch's nll_loss. */
 int pg_nll_loss(pg_tensor *out, const pg_tensor *input, const pg_tensor *target, const pg_tensor *weight,
                 int64_t ignore_index, int reduction);
-/* nn.functional.mse_loss(input: Tensor, target: Tensor, *, reduction: 'none'|'mean'|'sum' = 'mean') -> Tensor   [grad2]
+/* nn.functional.mse_loss(input: Tensor, target: Tensor, *, reduction: 'none'|'mean'|'sum' = 'mean') -> Tensor
+ *   [grad2]
  * (input - target)^2. PyTorch's mse_loss. */
 int pg_mse_loss(pg_tensor *out, const pg_tensor *input, const pg_tensor *target, int reduction);
-/* nn.functional.l1_loss(input: Tensor, target: Tensor, *, reduction: 'none'|'mean'|'sum' = 'mean') -> Tensor   [grad2]
+/* nn.functional.l1_loss(input: Tensor, target: Tensor, *, reduction: 'none'|'mean'|'sum' = 'mean') -> Tensor
+ *   [grad2]
  * |input - target|. PyTorch's l1_loss. */
 int pg_l1_loss(pg_tensor *out, const pg_tensor *input, const pg_tensor *target, int reduction);
 /* nn.functional.binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tensor? = nil, *,
  *   reduction: 'none'|'mean'|'sum' = 'mean', pos_weight: Tensor? = nil) -> Tensor   [grad2, autocast f32]
- * -(pos_weight t log sigmoid(x) + (1 - t) log(1 - sigmoid(x))) * weight; target has input's shape, the weights broadcast.
- * PyTorch's binary_cross_entropy_with_logits. */
-int pg_binary_cross_entropy_with_logits(pg_tensor *out, const pg_tensor *input, const pg_tensor *target, const pg_tensor *weight,
-                                        int reduction, const pg_tensor *pos_weight);
+ * -(pos_weight t log sigmoid(x) + (1 - t) log(1 - sigmoid(x))) * weight; target has input's shape, the
+ * weights broadcast. PyTorch's binary_cross_entropy_with_logits. */
+int pg_binary_cross_entropy_with_logits(pg_tensor *out, const pg_tensor *input, const pg_tensor *target,
+                                        const pg_tensor *weight, int reduction, const pg_tensor *pos_weight);
 
 /* ---- optimizers (called by the library's optim and nn.utils) ---- */
 
 /* _C.sgd_step_(hyper: Tensor, params: Tensor[], grads: Tensor[], momentum_buffers: Tensor[]? = nil) -> self
  *   [internal, nograd]
- * One step over all params. hyper: 7 float64 on the params' device: lr, momentum, dampening, weight_decay, nesterov, maximize,
- * whether this is the first step of the momentum_buffers (which then are written, not read). momentum_buffers nil: momentum 0. */
-int pg_sgd_step_(pg_tensor *hyper, const pg_tensor *const *params, int params_n, const pg_tensor *const *grads,
-                 int grads_n, const pg_tensor *const *momentum_buffers, int momentum_buffers_n);
+ * One step over all params. hyper: 7 float64 on the params' device: lr, momentum, dampening, weight_decay,
+ * nesterov, maximize, whether this is the first step of the momentum_buffers (which then are written, not
+ * read). momentum_buffers nil: momentum 0. */
+int pg_sgd_step_(pg_tensor *hyper, const pg_tensor *const *params, int params_n,
+                 const pg_tensor *const *grads, int grads_n, const pg_tensor *const *momentum_buffers,
+                 int momentum_buffers_n);
 /* _C.adam_step_(hyper: Tensor, params: Tensor[], grads: Tensor[], exp_avgs: Tensor[], exp_avg_sqs: Tensor[],
  *   max_exp_avg_sqs: Tensor[]? = nil) -> self   [internal, nograd]
- * One step over all params. hyper: 9 float64 on the params' device: lr, beta1, beta2, eps, weight_decay, decoupled (AdamW), step
- * (1-based), amsgrad, maximize. Kingma and Ba 2015, "Adam"; Loshchilov and Hutter 2019, "Decoupled Weight Decay". */
-int pg_adam_step_(pg_tensor *hyper, const pg_tensor *const *params, int params_n, const pg_tensor *const *grads,
-                  int grads_n, const pg_tensor *const *exp_avgs, int exp_avgs_n,
-                  const pg_tensor *const *exp_avg_sqs, int exp_avg_sqs_n,
+ * One step over all params. hyper: 9 float64 on the params' device: lr, beta1, beta2, eps, weight_decay,
+ * decoupled (AdamW), step (1-based), amsgrad, maximize. Kingma and Ba 2015, "Adam"; Loshchilov and Hutter
+ * 2019, "Decoupled Weight Decay". */
+int pg_adam_step_(pg_tensor *hyper, const pg_tensor *const *params, int params_n,
+                  const pg_tensor *const *grads, int grads_n, const pg_tensor *const *exp_avgs,
+                  int exp_avgs_n, const pg_tensor *const *exp_avg_sqs, int exp_avg_sqs_n,
                   const pg_tensor *const *max_exp_avg_sqs, int max_exp_avg_sqs_n);
-/* _C.clip_grad_norm_(grads: Tensor[], max_norm: float, norm_type: float = 2, error_if_nonfinite: bool = false) -> Tensor
+/* _C.clip_grad_norm_(grads: Tensor[], max_norm: float, norm_type: float = 2,
+ *   error_if_nonfinite: bool = false) -> Tensor
  *   [internal, nograd]
- * The norm of all grads as one vector (a 0-dim tensor); scales them in place by min(1, max_norm / (norm + 1e-6)). norm_type: a
- * positive order or inf. */
-int pg_clip_grad_norm_(pg_tensor *out, const pg_tensor *const *grads, int grads_n, double max_norm, double norm_type,
-                       bool error_if_nonfinite);
+ * The norm of all grads as one vector (a 0-dim tensor); scales them in place by min(1, max_norm / (norm +
+ * 1e-6)). norm_type: a positive order or inf. */
+int pg_clip_grad_norm_(pg_tensor *out, const pg_tensor *const *grads, int grads_n, double max_norm,
+                       double norm_type, bool error_if_nonfinite);
