@@ -205,7 +205,8 @@ static int F(gemm)(const pg_context *context, const pg_gemm *g) {
     job.cb = g->tb ? g->ldb : 1;
     const double work = (double)g->m * (double)g->n * (double)(g->k > 0 ? g->k : 1);
     int64_t parts = g->batch >= context->threads ? 1 : context->threads / g->batch;
-    if (work < (double)GRAIN * (double)parts) parts = 1 + (int64_t)(work / GRAIN);
+    const double grain = context->grain_limit < GRAIN ? (double)context->grain_limit : GRAIN;
+    if (work < grain * (double)parts) parts = 1 + (int64_t)(work / grain);
     if (g->batch >= context->threads) parts = 1;
     job.grid = cut_of(g->m, g->n, parts, F(MR), F(NR));
     job.scratch_each = F(product_scratch)(job.grid.width, g->k);
@@ -213,7 +214,7 @@ static int F(gemm)(const pg_context *context, const pg_gemm *g) {
     if (!job.scratch) return PG_KERNEL_NO_SCRATCH;
     const int64_t items = g->batch * job.grid.rows * job.grid.columns;
     const double each = work / (double)(job.grid.rows * job.grid.columns);
-    parallel(context, items, each >= GRAIN ? 1 : (int64_t)(GRAIN / each), F(part), &job);
+    parallel(context, items, each >= grain ? 1 : (int64_t)(grain / each), F(part), &job);
     return *context->interrupt ? PG_KERNEL_INTERRUPTED : PG_KERNEL_OK;
 }
 
