@@ -1,8 +1,9 @@
 /* kernels.h: the arithmetic that every device provides: raw pointers, sizes, strides; no tensor, no tape.
  *
  * Every kernel takes a context first, returns a status (0, or a PG_KERNEL_ code) and allocates nothing: what it needs beyond its
- * arguments it asks of context->scratch. Memory is the device's; a pointer to `const double *hyper` or `const pg_philox *` is device
- * memory too, so that a captured graph can be replayed with other values. Strides count elements and may be zero (broadcast) or
+ * arguments it asks of context->scratch. Memory is the device's, `const double *hyper` too, so that a captured graph can be replayed
+ * with other values. The host's are the structs passed here with the arrays in them that are no operands (sizes, offsets, the lists
+ * of pointers in pg_parameters) and `const pg_philox *`: a device that cannot read them asks context->constant. Strides count elements and may be zero (broadcast) or
  * negative (flip). Outputs never overlap inputs unless they are the same elements in the same order.
  * Promise: the same bits whatever the number of threads, so a reduction's order is fixed by its shape.
  */
@@ -14,7 +15,8 @@
 #include <stdint.h>
 
 enum { PG_KERNEL_OK = 0, PG_KERNEL_UNSUPPORTED = 1, PG_KERNEL_NO_SCRATCH = 2, PG_KERNEL_BAD_INDEX = 3, PG_KERNEL_INTERRUPTED = 4,
-       PG_KERNEL_ZERO_DIVISION = 5 };   /* an integer was divided by zero; its result is 0 */
+       PG_KERNEL_ZERO_DIVISION = 5,     /* an integer was divided by zero; its result is 0 */
+       PG_KERNEL_FAILED = 6 };          /* the device refused the launch; its library knows why */
 
 /* PG_DIMS_MAX and the dtype numbers are the interface's (perigee_api.h). */
 enum { PG_K_DIMS = 16, PG_K_OPERANDS = 5 };
@@ -30,9 +32,13 @@ struct pg_context {
     void *stream;                  /* CUDA: the stream; CPU: NULL */
     int threads;                   /* how many workers parallel may use, >= 1 */
     int64_t grain_limit;           /* no grain is taken as larger than this: INT64_MAX, or what a test asks for */
-    int64_t *bad_index;            /* a kernel that meets an index out of range sets [0] to 1, [1] to the index, [2] to the size */
+    const char *op;                /* which op asked: what a message that comes later names */
+    int64_t *bad_index;            /* a kernel that meets an index out of range sets [0] to 1, [1] to the index, [2] to the size; on
+                                      a device that runs late [0] is the status that it would have returned, and [3] is `op` */
     void (*parallel)(const pg_context *context, int64_t n, int64_t grain, pg_body body, void *arg);
     void *(*scratch)(const pg_context *context, size_t bytes);   /* 64-byte aligned, valid until the kernel returns, or NULL */
+    /* The same bytes where the device's kernels can read them, valid until what this kernel launches has run. */
+    const void *(*constant)(const pg_context *context, const void *host, size_t bytes);
     const volatile int *interrupt; /* nonzero: a long kernel returns PG_KERNEL_INTERRUPTED soon */
 };
 
@@ -270,7 +276,14 @@ typedef struct pg_kernels {
     int (*clip_scale)(const pg_context *, int dtype, const pg_parameters *p, double max_norm, const double *norm);
 } pg_kernels;
 
+/* The kernels above, in that order. */
+#define PG_ENTRIES(X) \
+    X(pointwise) X(copy) X(fill) X(reduce) X(scan) X(sort) X(topk) X(arange) X(linspace) X(random) X(dropout) \
+    X(index_select) X(index_add) X(gather) X(scatter_add) X(scatter) X(index_get) X(index_put) X(nonzero) X(triangle) \
+    X(gemm) X(softmax) X(softmax_backward) X(layer_norm) X(layer_norm_backward) X(cross_entropy) \
+    X(cross_entropy_backward) X(attention) X(attention_backward) X(sgd) X(adam) X(total_norm) X(clip_scale)
+
 /* Raised whenever this file changes what a kernel is given. */
-#define PG_KERNELS_HASH UINT64_C(0x50e7000000000004)
+#define PG_KERNELS_HASH UINT64_C(0x50e7000000000005)
 
 #endif

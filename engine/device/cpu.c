@@ -163,6 +163,13 @@ static void split(const pg_context *context, int64_t n, int64_t grain, pg_body b
     else pg_parallel(n, grain, body, arg);
 }
 
+static const void *constant(const pg_context *context, const void *host, size_t bytes)
+{
+    (void)context;
+    (void)bytes;
+    return host;
+}
+
 /* `stream` holds where this context's scratch starts: contexts of one thread nest. */
 static void begin(const pg_device *d, pg_context *context)
 {
@@ -174,6 +181,8 @@ static void begin(const pg_device *d, pg_context *context)
     context->bad_index = here.bad_index;
     context->parallel = split;
     context->scratch = scratch;
+    context->constant = constant;
+    context->op = pg_error_op();
     context->interrupt = &pg_interrupted;
 }
 
