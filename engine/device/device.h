@@ -30,7 +30,7 @@ struct pg_device {
 };
 
 const pg_device *pg_device_cpu(void);
-/* "cpu", "cuda", "cuda:1"; NULL name is the default device. An unknown or absent device is an error that
+/* "cpu", "cuda", "cuda:1"; NULL name is this thread's default device. An unknown or absent device is an error that
  * lists those there are. */
 int pg_device_find(const pg_device **out, const char *name);
 

@@ -8,6 +8,9 @@
 
 const pg_device *pg_device_at(int k) { return k == 0 ? pg_device_cpu() : NULL; }
 
+/* Where tensors are made that are not told where: this thread's, NULL for the cpu. */
+static PG_THREAD const pg_device *default_device;
+
 /* "cuda:1" is of type "cuda" with index 1; -1 where no index is given, -2 where the text after the colon is
  * none. */
 static size_t type_length(const char *name, long *index)
@@ -27,7 +30,7 @@ int pg_device_find(const pg_device **out, const char *name)
     if (problem) return pg_fail("%s", problem);
     if (!pg_device_cpu()->allocator) return pg_out_of_memory(0);
     if (!name) {
-        *out = pg_device_at(0);
+        *out = default_device ? default_device : pg_device_cpu();
         return PG_OK;
     }
     long index;
@@ -47,6 +50,16 @@ int pg_device_find(const pg_device **out, const char *name)
         return pg_fail("device '%.60s': this engine was built without CUDA (devices here: %s)", name, there);
     return pg_fail("unknown device '%.60s' (devices here: %s)", name, there);
 }
+
+int pg_set_default_device(const char *name)
+{
+    const pg_device *d = NULL;
+    int status = name ? pg_device_find(&d, name) : PG_OK;
+    if (status >= 0) default_device = d;
+    return status;
+}
+
+const char *pg_get_default_device(void) { return default_device ? default_device->name : "cpu"; }
 
 int pg_device_count(const char *type)
 {

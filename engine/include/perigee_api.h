@@ -112,6 +112,9 @@ int pg_promote_types(int a, int b);                           /* PyTorch's promo
 int pg_set_default_dtype(int dtype);
 int pg_get_default_dtype(void);
 int pg_device_count(const char *type);                        /* "cpu": 1 */
+/* Where this thread's tensors are made that are not told where; NULL: the cpu. */
+int pg_set_default_device(const char *name);
+const char *pg_get_default_device(void);
 
 /* ---- memory ---- */
 

@@ -459,7 +459,7 @@ int pg_safetensors_tensor(pg_tensor *out, pg_safetensors *file, int k, const cha
         return pg_fail_status(PG_ERROR_INDEX, "safetensors: no tensor %d (there are %d)", k,
                               file ? file->entries_n : 0);
     const pg_device *d;
-    int status = pg_device_find(&d, device);
+    int status = pg_device_find(&d, device ? device : "cpu");
     if (status < 0) return status;
     const entry *e = &file->entries[k];
     if (dtypes[e->type].dtype < 0)

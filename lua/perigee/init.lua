@@ -81,6 +81,21 @@ function pg.get_default_dtype()
     return dtype.list[C.pg_get_default_dtype()]
 end
 
+--- Where tensors are made that are not told where (zeros, randn, tensor, arange, ...): "cpu" until it is set. nil
+--- goes back to the cpu. Each thread has its own.
+---@param name string?
+function pg.set_default_device(name)
+    if name ~= nil and type(name) ~= "string" then
+        errors.fail("set_default_device: expected a name such as 'cpu' or 'cuda', got %s", wrapper.describe(name))
+    end
+    memory.check(C.pg_set_default_device(name))
+end
+
+---@return string
+function pg.get_default_device()
+    return ffi.string(C.pg_get_default_device())
+end
+
 --- The dtype of an operation on the two.
 ---@param a DType
 ---@param b DType

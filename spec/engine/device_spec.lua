@@ -22,6 +22,17 @@ describe("devices", function()
         end
     end)
 
+    it("have a default, the cpu until it is set", function()
+        assert.equal("cpu", pg.get_default_device())
+        pg.set_default_device("cpu:0")
+        assert.equal("cpu", pg.get_default_device())
+        assert.equal("cpu", pg.zeros(2).device)
+        refused("unknown device 'gpu'", pg.set_default_device, "gpu")
+        refused("expected a name such as 'cpu' or 'cuda', got the number 1", pg.set_default_device, 1)
+        pg.set_default_device(nil)
+        assert.equal("cpu", pg.get_default_device())
+    end)
+
     it("take a tensor to where it is", function()
         local x = pg.ones(2)
         assert.is_true(x:to("cpu"):same_storage(x))
