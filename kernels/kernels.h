@@ -39,6 +39,8 @@ struct pg_context {
     void *(*scratch)(const pg_context *context, size_t bytes);   /* 64-byte aligned, valid until the kernel returns, or NULL */
     /* The same bytes where the device's kernels can read them, valid until what this kernel launches has run. */
     const void *(*constant)(const pg_context *context, const void *host, size_t bytes);
+    /* CPU: the library that large products go to (cpu/blas.h), opened when first asked for; it answers NULL where there is none. */
+    const struct pg_blas *(*blas)(void);
     const volatile int *interrupt; /* nonzero: a long kernel returns PG_KERNEL_INTERRUPTED soon */
 };
 
@@ -284,6 +286,6 @@ typedef struct pg_kernels {
     X(cross_entropy_backward) X(attention) X(attention_backward) X(sgd) X(adam) X(total_norm) X(clip_scale)
 
 /* Raised whenever this file changes what a kernel is given. */
-#define PG_KERNELS_HASH UINT64_C(0x50e7000000000005)
+#define PG_KERNELS_HASH UINT64_C(0x50e7000000000006)
 
 #endif

@@ -14,6 +14,7 @@
 #include "../core/host_limits.h"
 #include "../core/parallel.h"
 #include "device.h"
+#include "openblas.h"
 
 /* ---- instruction sets, from the least to the best ---- */
 
@@ -182,6 +183,7 @@ static void begin(const pg_device *d, pg_context *context)
     context->parallel = split;
     context->scratch = scratch;
     context->constant = constant;
+    context->blas = pg_openblas;
     context->op = pg_error_op();
     context->interrupt = &pg_interrupted;
 }

@@ -151,6 +151,8 @@ int pg_set_rng_state(const pg_tensor *state, const char *device);
 
 int pg_set_num_threads(int n);
 int pg_get_num_threads(void);
+/* 1 where OpenBLAS takes the large matrix products, with its version and kernels in *text; else 0, and why. Opens it. */
+int pg_openblas_config(const char **text);
 const char *pg_cpu_isa(void);                                 /* the kernels in use: "baseline", "avx2", "avx512" */
 
 /* ---- autograd ---- */

@@ -1,16 +1,21 @@
-/* matmul.c: matrix products. One thread's product stands in gemm_tile.h; here it is dealt to the workers.
+/* matmul.c: matrix products. Large ones are cut into tiles that OpenBLAS multiplies, where it is there; all others, and all where
+ * it is not, are this engine's own: one thread's product stands in gemm_tile.h.
  *
- * An element of c is the same chain of operations whichever tile, slab or worker computes it, so the cut may follow the number of
- * threads: the product is cut into a grid of parts, as many as there are workers, in the shape that packs least.
+ * Both give the same bits at every number of threads. Our own makes an element of c by the same chain of operations whichever
+ * part or worker computes it, so its cut follows the number of workers; a library's chain may depend on the sizes that it is given,
+ * so the cut for it follows from the shape alone.
  *
- * Against OpenBLAS 0.3.21 on one core, GF/s (this file / OpenBLAS): AVX-512, Zen 5, 768x512x128 237 / 118, 256x2304x768 214 / 114
- * (211 / 200 when OpenBLAS is told to use its AVX-512 kernels, which it does not find by itself there); AVX2 111 / 110 and
- * 111 / 109; SSE 43 / 41. Measured once more, on a busy machine, with OpenBLAS told to use AVX-512, this file's speed over its:
- * 768x128x512 1.04, 256x768x2304 0.86, 2048x2048x2048 0.60: large products lose. Nothing is handed to a library: no second pool of
- * threads, no start-up cost, and the bits do not depend on what is installed.
+ * One core, GF/s, own / OpenBLAS 0.3.21 whole / in these tiles, interleaved. AVX-512, Zen 5: 768x512x128 248 / 228 / -,
+ * 512x512x512 227 / 229 / -, 256x2304x768 195 / 217 / -, 1024x3072x768 196 / 225 / 211, 2048x2048x2048 185 / 230 / 213. AVX2:
+ * 512x512x512 115 / 116 / -, 1024x3072x768 116 / 119 / 113, 2048x2048x2048 113 / 117 / 115. So large products alone gain, and
+ * only with AVX-512: our kernel reads rows of a where they lie, and where they are far apart they crowd each other out of the
+ * first cache.
  */
 #ifndef T
 
+#include <limits.h>
+
+#include "blas.h"
 #include "gemm.h"
 #include "halves.h"
 #include "mathf.h"
@@ -18,6 +23,10 @@
 enum {
     GRAIN = 1 << 17,   /* multiply-adds worth a worker of its own: about 1 us */
 };
+
+/* The library's tiles: a side is halved until it is shorter than TILE_SIDE. Fewer than TILES_MIN would leave workers idle. Smaller
+ * products would not gain by it either, and its opening takes milliseconds. */
+enum { TILE_SIDE = 768, TILES_MIN = 8, LIBRARY_SIDE = 192 };
 
 /* How a product is cut: rows x columns parts, each about `height` x `width`. */
 typedef struct cut { int64_t rows, columns, height, width; } cut;
@@ -38,6 +47,27 @@ static cut cut_of(int64_t m, int64_t n, int64_t parts, int mr, int nr) {
         }
     }
     return best;
+}
+
+static int64_t tile_side(int64_t n) {
+    int64_t parts = 1;
+    while (ceiling(n, parts) >= TILE_SIDE) parts *= 2;
+    return ceiling(ceiling(n, parts), 16) * 16;
+}
+
+/* A matrix as cblas takes it: rows no shorter than their distance, all sizes ints. */
+static bool plain(int64_t rows, int64_t columns, int64_t ld) {
+    return ld >= columns && ld <= INT_MAX && rows <= INT_MAX && columns <= INT_MAX;
+}
+
+/* The library, where this product is for it: decided by the shape alone. */
+static const pg_blas *library_for(const pg_context *context, const pg_gemm *g) {
+    if (g->m < LIBRARY_SIDE || g->n < LIBRARY_SIDE || g->k < LIBRARY_SIDE || g->alpha == 0) return NULL;
+    if (ceiling(g->m, tile_side(g->m)) * ceiling(g->n, tile_side(g->n)) < TILES_MIN) return NULL;
+    if (!plain(g->ta ? g->k : g->m, g->ta ? g->m : g->k, g->lda) || !plain(g->tb ? g->n : g->k, g->tb ? g->k : g->n, g->ldb) ||
+        !plain(g->m, g->n, g->ldc))
+        return NULL;
+    return context->blas();
 }
 
 #define BODY "matmul.c"
@@ -126,6 +156,7 @@ int PG_K(gemm)(const pg_context *context, int dtype, const pg_gemm *g) {
 typedef struct F(job) {
     const pg_context *context;
     const pg_gemm *g;
+    const pg_blas *blas;
     cut grid;
     int64_t ra, ca, rb, cb;
     T *scratch;
@@ -198,12 +229,44 @@ static void F(part)(void *arg, int64_t begin, int64_t end, int worker) {
     }
 }
 
+/* Tile r of one entry of the batch, by the library. */
+static void F(library_tile)(void *arg, int64_t begin, int64_t end, int worker) {
+    const F(job) *job = arg;
+    const pg_gemm *g = job->g;
+    const int64_t tiles = job->grid.rows * job->grid.columns;
+    (void)worker;
+    for (int64_t r = begin; r < end && !*job->context->interrupt; r++) {
+        const int64_t at = r / tiles, tile = r % tiles;
+        const int64_t i = tile / job->grid.columns * job->grid.height, j = tile % job->grid.columns * job->grid.width;
+        const int64_t m = g->m - i < job->grid.height ? g->m - i : job->grid.height;
+        const int64_t n = g->n - j < job->grid.width ? g->n - j : job->grid.width;
+        const T *a = (const T *)g->a + (g->a_offset ? g->a_offset[at] : at * g->a_batch) + i * job->ra;
+        const T *b = (const T *)g->b + (g->b_offset ? g->b_offset[at] : at * g->b_batch) + j * job->cb;
+        const int64_t to = at * g->c_batch + i * g->ldc + j;
+        T *c = (T *)g->c + to;
+        job->blas->F(gemm)(PG_BLAS_ROW_MAJOR, g->ta ? PG_BLAS_TRANSPOSED : PG_BLAS_AS_IS,
+                           g->tb ? PG_BLAS_TRANSPOSED : PG_BLAS_AS_IS, (int)m, (int)n, (int)g->k, (T)g->alpha, a, (int)g->lda, b,
+                           (int)g->ldb, (T)g->beta, c, (int)g->ldc);
+        F(tail) tail = {g, g->bias ? (const T *)g->bias + j : NULL, c, g->aux ? (T *)g->aux + to : NULL};
+        if (tail.bias || tail.aux || g->activation != PG_K_ACT_NONE) F(finish)(&tail, 0, 0, m, n);
+    }
+}
+static int F(library_gemm)(F(job) *job) {
+    const pg_gemm *g = job->g;
+    const int64_t height = tile_side(g->m), width = tile_side(g->n);
+    job->grid = (cut){ceiling(g->m, height), ceiling(g->n, width), height, width};
+    parallel(job->context, g->batch * job->grid.rows * job->grid.columns, 1, F(library_tile), job);
+    return *job->context->interrupt ? PG_KERNEL_INTERRUPTED : PG_KERNEL_OK;
+}
+
 static int F(gemm)(const pg_context *context, const pg_gemm *g) {
     F(job) job = {.context = context, .g = g};
     job.ra = g->ta ? 1 : g->lda;
     job.ca = g->ta ? g->lda : 1;
     job.rb = g->tb ? 1 : g->ldb;
     job.cb = g->tb ? g->ldb : 1;
+    job.blas = library_for(context, g);
+    if (job.blas) return F(library_gemm)(&job);
     const double work = (double)g->m * (double)g->n * (double)(g->k > 0 ? g->k : 1);
     int64_t parts = g->batch >= context->threads ? 1 : context->threads / g->batch;
     const double grain = context->grain_limit < GRAIN ? (double)context->grain_limit : GRAIN;

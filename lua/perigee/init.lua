@@ -163,6 +163,15 @@ function pg.cpu_isa()
     return ffi.string(C.pg_cpu_isa())
 end
 
+pg.backends = { openblas = {} }
+
+--- Does OpenBLAS take the large matrix products? With its version and kernels, or why not.
+---@return boolean, string
+function pg.backends.openblas.is_available()
+    local text = ffi.new("const char *[1]")
+    return C.pg_openblas_config(text) == 1, ffi.string(text[0])
+end
+
 -- ---- files ----
 
 --- Saves a tensor, or nested tables of tensors, numbers, strings and booleans (state dicts among them), in one

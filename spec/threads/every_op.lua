@@ -231,7 +231,7 @@ for _, name in ipairs { "sum", "mean", "prod", "var", "norm", "logsumexp", "amax
 end
 
 for _, shape in ipairs { { 64, 784, 256 }, { 768, 128, 128 }, { 1, 300, 500 }, { 500, 300, 1 }, { 7, 5000, 3 },
-    { 333, 77, 1025 } } do
+    { 333, 77, 1025 }, { 1600, 200, 3100 } } do
     local m, k, n = unpack(shape)
     local a, b, c = leaf(m, k), leaf(k, n), leaf(n)
     local name = ("%d x %d x %d"):format(m, k, n)

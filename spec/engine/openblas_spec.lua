@@ -1,0 +1,76 @@
+local pg = require "perigee"
+local shell = require "spec.build.shell"
+
+-- Answers 42 for every element, so that a product tells who made it.
+local FAKE = [[
+void openblas_set_num_threads(int n) { (void)n; }
+char *openblas_get_config(void) { return "fake"; }
+#define GEMM(name, T) \
+    void name(int o, int ta, int tb, int m, int n, int k, T alpha, const T *a, int lda, const T *b, int ldb, \
+              T beta, T *c, int ldc) { \
+        (void)o, (void)ta, (void)tb, (void)k, (void)alpha, (void)a, (void)lda, (void)b, (void)ldb, (void)beta; \
+        for (int i = 0; i < m; i++) for (int j = 0; j < n; j++) c[i * ldc + j] = 42; \
+    }
+GEMM(cblas_sgemm, float)
+GEMM(cblas_dgemm, double)
+]]
+
+local PRODUCTS = [[
+package.path = "./lua/?.lua;./lua/?/init.lua;" .. package.path
+local pg = require "perigee"
+local function made(m, k, n, dtype)
+    local c = pg.zeros(m, k, {dtype = dtype}):matmul(pg.zeros(k, n, {dtype = dtype}))
+    io.write(c:min():item(), " ", c:max():item(), "\n")
+end
+made(1600, 200, 3100, pg.float32)
+made(1600, 200, 3100, pg.float64)
+made(64, 200, 3100, pg.float32)
+made(1600, 20, 3100, pg.float32)
+local ok, text = pg.backends.openblas.is_available()
+print(ok, text)
+]]
+
+local function products(setting)
+    local script = os.tmpname()
+    shell.write(script, PRODUCTS)
+    local text = shell.must(("PERIGEE_OPENBLAS=%s PERIGEE_BUILD=%s %s %s"):format(setting, shell.build,
+        shell.interpreter, script))
+    os.remove(script)
+    return text:gsub("%s+$", "")
+end
+
+describe("OpenBLAS", function()
+    it("is there: setup installs it", function()
+        local ok, text = pg.backends.openblas.is_available()
+        assert.is_true(ok, text)
+        assert.matches("OpenBLAS", text)
+    end)
+
+    it("multiplies large matrices, and no small ones", function()
+        local folder = shell.temporary_folder()
+        shell.write(folder .. "/fake.c", FAKE)
+        shell.must(("gcc -shared -fPIC -o %s/fake.so %s/fake.c"):format(folder, folder))
+        assert.are.equal("42 42\n42 42\n0 0\n0 0\ntrue\tfake", (products(folder .. "/fake.so")))
+        shell.must("rm -r " .. folder)
+    end)
+
+    it("can be done without, and says so", function()
+        assert.are.equal("0 0\n0 0\n0 0\n0 0\nfalse\tPERIGEE_OPENBLAS is off", (products("off")))
+        assert.matches("^0 0\n0 0\n0 0\n0 0\nfalse\t.*nowhere", (products("/nowhere/libopenblas.so")))
+        assert.matches("libz.so.1 is no OpenBLAS$", (products("libz.so.1")))
+    end)
+
+    it("agrees with a product in double, transposed operands, bias and beta included", function()
+        local a, b, bias = pg.randn(1600, 200), pg.randn(3100, 200), pg.randn(3100)
+        local function difference(x, exact)
+            return (x:to(pg.float64) - exact):abs():max():item()
+        end
+        local exact = a:to(pg.float64):matmul(b:to(pg.float64):t()) + bias:to(pg.float64)
+        assert.is_true(difference(pg.nn.functional.linear(a, b, bias), exact) < 2e-4)
+        local at, bt = a:t():contiguous():t(), b:t():contiguous()
+        assert.is_true(difference(at:matmul(bt) + bias, exact) < 2e-4)
+        local c = pg.randn(1600, 3100)
+        assert.is_true(difference(pg.addmm(c, a, b:t(), { beta = 0.5, alpha = 2 }),
+            (exact - bias:to(pg.float64)) * 2 + c:to(pg.float64) * 0.5) < 4e-4)
+    end)
+end)
