@@ -128,6 +128,7 @@ typedef struct pg_gemm {
     int activation;
     /* Where set, a and b addresses per batch entry (batch long, in elements from a and b) replace a_batch and b_batch. */
     const int64_t *a_offset, *b_offset;
+    bool tf32;       /* float32 factors may be rounded to TF32 (10 bits) on a device that multiplies those faster */
 } pg_gemm;
 
 /* Philox4x32-10: element i of a draw uses counter offset + i/4, lane i%4 (kernels/philox.h). */
