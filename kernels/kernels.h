@@ -287,6 +287,6 @@ typedef struct pg_kernels {
     X(cross_entropy_backward) X(attention) X(attention_backward) X(sgd) X(adam) X(total_norm) X(clip_scale)
 
 /* Raised whenever this file changes what a kernel is given. */
-#define PG_KERNELS_HASH UINT64_C(0x50e7000000000006)
+#define PG_KERNELS_HASH UINT64_C(0x50e7000000000007)
 
 #endif
