@@ -41,6 +41,8 @@ struct pg_context {
     const void *(*constant)(const pg_context *context, const void *host, size_t bytes);
     /* CPU: the library that large products go to (cpu/blas.h), opened when first asked for; it answers NULL where there is none. */
     const struct pg_blas *(*blas)(void);
+    /* The same of a random state; one that a recorded call draws with is brought up to date before each replay. */
+    const struct pg_philox *(*random_state)(const pg_context *context, const struct pg_philox *host);
     const volatile int *interrupt; /* nonzero: a long kernel returns PG_KERNEL_INTERRUPTED soon */
 };
 
@@ -287,6 +289,6 @@ typedef struct pg_kernels {
     X(cross_entropy_backward) X(attention) X(attention_backward) X(sgd) X(adam) X(total_norm) X(clip_scale)
 
 /* Raised whenever this file changes what a kernel is given. */
-#define PG_KERNELS_HASH UINT64_C(0x50e7000000000007)
+#define PG_KERNELS_HASH UINT64_C(0x50e7000000000010)
 
 #endif

@@ -171,6 +171,12 @@ static const void *constant(const pg_context *context, const void *host, size_t 
     return host;
 }
 
+static const pg_philox *random_state(const pg_context *context, const pg_philox *host)
+{
+    (void)context;
+    return host;
+}
+
 /* `stream` holds where this context's scratch starts: contexts of one thread nest. */
 static void begin(const pg_device *d, pg_context *context)
 {
@@ -184,6 +190,7 @@ static void begin(const pg_device *d, pg_context *context)
     context->scratch = scratch;
     context->constant = constant;
     context->blas = pg_openblas;
+    context->random_state = random_state;
     context->op = pg_error_op();
     context->interrupt = &pg_interrupted;
 }

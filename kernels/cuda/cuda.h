@@ -92,9 +92,13 @@ static inline unsigned blocks_for(int64_t n, int64_t per_block, int64_t most = I
     return (unsigned)(blocks < 1 ? 1 : blocks < most ? blocks : most);
 }
 
-/* Bytes of the host's memory that a kernel will read on the device: a random state, a list of offsets or of pointers. Valid until
- * the launches that follow in this entry have run. In a captured graph a pg_philox is brought up to date before each replay. */
+/* Bytes of the host's memory that a kernel will read on the device: a list of offsets or of pointers. Valid until the launches that
+ * follow in this entry have run; NULL where memory ran out, which the entry answers with PG_KERNEL_NO_SCRATCH. A random state is
+ * brought up to date before each replay of a captured graph. */
 static inline const void *on_device(const pg_context *c, const void *host, size_t bytes) { return c->constant(c, host, bytes); }
+static inline const pg_philox *on_device(const pg_context *c, const pg_philox *state, size_t = sizeof(pg_philox)) {
+    return c->random_state(c, state);
+}
 
 /* ---- what a kernel found wrong: read by the host when it next waits ---- */
 
