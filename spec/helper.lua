@@ -4,7 +4,8 @@
 -- would work on the first one's methods. So the engine is loaded here, once, and a module of ours that a spec
 -- loads later stays loaded.
 --
--- PERIGEE_BUILD names the build folder whose library is under test (default "build").
+-- PERIGEE_BUILD names the build folder whose library is under test (default "build"); PERIGEE_SPEC_DEVICE the device on
+-- which the specs make their tensors (default "cpu").
 
 local build = os.getenv("PERIGEE_BUILD") or "build"
 
@@ -41,4 +42,9 @@ if not file then
 end
 file:close()
 
-require "perigee"
+local pg = require "perigee"
+
+local device = os.getenv("PERIGEE_SPEC_DEVICE")
+if device then
+    pg.set_default_device(device)
+end

@@ -1,0 +1,101 @@
+-- Every op, with its gradients, on the cpu and on another device: the same inputs, the largest difference between what
+-- they give, relative to the largest number of the cpu's result. devices_spec.lua runs it as
+--   PERIGEE_CUDA=emulated luajit spec/devices/compare.lua cuda [plant]
+-- Prints a line for each case that differs, and "N cases, M differ, K refused on both". plant: an op that gives
+-- something else on the device is put among them.
+
+package.path = "./lua/?.lua;./lua/?/init.lua;./?.lua;" .. package.path
+
+local pg = require "perigee"
+local every_op = require "spec.support.every_op"
+
+local device = arg[1]
+
+-- Of the largest number in a result: what a few roundings in another order leave, and for the halves one rounding more.
+local TOLERANCES = { float64 = 1e-11, float32 = 2e-5, float16 = 4e-3, bfloat16 = 3e-2 }
+
+local VARIANTS = {
+    { name = "float64 samples, and large float32 tensors" },
+    { name = "elements apart", spread = true },
+    { name = "float32", dtype = pg.float32 },
+    { name = "float16", dtype = pg.float16 },
+    { name = "bfloat16", dtype = pg.bfloat16, spread = true },
+    { name = "int64", dtype = pg.int64 },
+    { name = "int32", dtype = pg.int32, spread = true },
+    { name = "uint8", dtype = pg.uint8 },
+    { name = "bool", dtype = pg.bool },
+}
+
+local function finite(x)
+    return x - x == 0
+end
+
+--- The largest difference, relative; and a text where the two cannot be compared.
+local function difference(x, y)
+    if x.dtype ~= y.dtype then return nil, ("dtypes %s and %s"):format(x.dtype, y.dtype) end
+    if x.shape ~= y.shape then return nil, ("shapes %s and %s"):format(x.shape, y.shape) end
+    if x.numel == 0 then return 0 end
+    local exact = not x:is_floating_point()
+    local a, b = x:detach():reshape(-1):to(pg.float64), y:detach():to("cpu"):reshape(-1):to(pg.float64)
+    local same = a:eq(b):logical_or(a:isnan():logical_and(b:isnan()))
+    if same:all():item() then return 0 end
+    if exact then return nil, "exact results differ" end
+    local gap = pg.where(same, 0, (a - b):abs())
+    local size = pg.where(a:isfinite(), a:abs(), 0):max():item()
+    local worst = gap:max():item()
+    if not finite(worst) then return nil, "one is finite, the other is not" end
+    return worst / math.max(size, 1e-30)
+end
+
+local cases, differ, refused = 0, 0, 0
+local largest = {}
+
+local function compare(variant, here, there)
+    cases = cases + 1
+    local expected, actual = { pcall(here.run) }, { pcall(there.run) }
+    local function wrong(...)
+        differ = differ + 1
+        print(("DIFFERS (%s) %s: %s"):format(variant.name, here.name, (...):format(select(2, ...))))
+    end
+    if not expected[1] or not actual[1] then
+        if expected[1] ~= actual[1] then
+            wrong("%s says: %s", expected[1] and device or "cpu", tostring(expected[1] and actual[2] or expected[2]))
+        else
+            refused = refused + 1
+        end
+        return
+    end
+    for k = 2, math.max(#expected, #actual) do
+        local x, y = expected[k], actual[k]
+        if (x == nil) ~= (y == nil) then return wrong("result %d is there on one alone", k - 1) end
+        if x ~= nil then
+            local d, problem = difference(x, y)
+            local dtype = tostring(x.dtype):match("%w+$")
+            if problem then return wrong("result %d: %s", k - 1, problem) end
+            if d > (TOLERANCES[dtype] or 0) then
+                return wrong("result %d (%s): largest difference %.3g of the largest number", k - 1, dtype, d)
+            end
+            if d >= (largest[dtype] and largest[dtype].d or 0) then largest[dtype] = { d = d, name = here.name } end
+        end
+    end
+end
+
+for _, variant in ipairs(VARIANTS) do
+    local here, missing = every_op("cpu", variant)
+    local there = every_op(device, variant)
+    assert(#here == #there, "the devices have different cases")
+    for _, symbol in ipairs(missing) do print("NO CASE for " .. symbol) end
+    for k = 1, #here do compare(variant, here[k], there[k]) end
+end
+
+if arg[2] == "plant" then
+    compare({ name = "planted" }, { name = "planted", run = function() return pg.ones(3) end },
+        { name = "planted", run = function() return pg.ones(3, { device = device }) * 1.001 end })
+end
+
+for dtype, tolerance in pairs(TOLERANCES) do
+    local l = largest[dtype]
+    print(("%-8s largest difference %.3g (up to %.3g): %s"):format(dtype, l and l.d or 0, tolerance,
+        l and l.name or "-"))
+end
+print(("%d cases, %d differ, %d refused on both"):format(cases, differ, refused))
