@@ -47,7 +47,7 @@ template <class T> static __device__ __forceinline__ int64_t target_of(const cla
 template <int P> struct chunk { static const int N = P > 4 ? 2 * P : 8; };
 
 template <class T, int P, bool WIDE>
-__global__ __launch_bounds__(WIDE ? TEAM_MOST : TEAM_WARPS * WARP) void loss_forward(classes<T> a) {
+static __global__ __launch_bounds__(WIDE ? TEAM_MOST : TEAM_WARPS * WARP) void loss_forward(classes<T> a) {
     typedef compute_t<T> C;
     enum { CHUNK = chunk<P>::N };
     TEAM_OF_ROW(WIDE);
@@ -86,7 +86,7 @@ __global__ __launch_bounds__(WIDE ? TEAM_MOST : TEAM_WARPS * WARP) void loss_for
 }
 
 template <class T, int P, bool WIDE>
-__global__ __launch_bounds__(WIDE ? TEAM_MOST : TEAM_WARPS * WARP) void loss_backward(classes<T> a) {
+static __global__ __launch_bounds__(WIDE ? TEAM_MOST : TEAM_WARPS * WARP) void loss_backward(classes<T> a) {
     typedef compute_t<T> C;
     enum { CHUNK = chunk<P>::N };
     TEAM_OF_ROW(WIDE);

@@ -36,7 +36,7 @@ template <class C> static __device__ __forceinline__ C rstd_of(C variance, doubl
 }
 
 template <class T, int E, int P, bool WIDE>
-__global__ __launch_bounds__(WIDE ? TEAM_MOST : TEAM_WARPS * WARP) void norm_held(int64_t rows, int64_t n, const T *in, const T *weight, const T *bias, double eps, T *out,
+static __global__ __launch_bounds__(WIDE ? TEAM_MOST : TEAM_WARPS * WARP) void norm_held(int64_t rows, int64_t n, const T *in, const T *weight, const T *bias, double eps, T *out,
                           compute_t<T> *mean_out, compute_t<T> *rstd_out) {
     typedef compute_t<T> C;
     TEAM_OF_ROW(WIDE);
@@ -63,7 +63,7 @@ __global__ __launch_bounds__(WIDE ? TEAM_MOST : TEAM_WARPS * WARP) void norm_hel
 
 /* Rows of any length, read three times. */
 template <class T, int P>
-__global__ __launch_bounds__(TEAM_MOST) void norm_again(int64_t n, const T *in, const T *weight, const T *bias, double eps, T *out, compute_t<T> *mean_out,
+static __global__ __launch_bounds__(TEAM_MOST) void norm_again(int64_t n, const T *in, const T *weight, const T *bias, double eps, T *out, compute_t<T> *mean_out,
                            compute_t<T> *rstd_out) {
     typedef compute_t<T> C;
     enum { N = P > 8 ? P : 8 };
@@ -122,7 +122,7 @@ template <class C> static __device__ __forceinline__ C norm_slope(C g, C w, bool
     return rstd * ((weighted ? fma_of(g, w, -m) : g - m) - centred * rstd * d);
 }
 
-template <class T, int E, int P, bool WIDE> __global__ __launch_bounds__(WIDE ? TEAM_MOST : TEAM_WARPS * WARP) void norm_backward_held(norm_slopes<T> a) {
+template <class T, int E, int P, bool WIDE> static __global__ __launch_bounds__(WIDE ? TEAM_MOST : TEAM_WARPS * WARP) void norm_backward_held(norm_slopes<T> a) {
     typedef compute_t<T> C;
     const int warp = (int)threadIdx.x / WARP;
     const int threads = WIDE ? (int)blockDim.x : (int)WARP, thread = WIDE ? (int)threadIdx.x : (int)threadIdx.x % WARP;
@@ -189,7 +189,7 @@ template <class T, int E, int P, bool WIDE> __global__ __launch_bounds__(WIDE ? 
 
 /* dx alone, for rows of any length: a block a row, read twice. */
 template <class T, int P>
-__global__ __launch_bounds__(TEAM_MOST) void norm_backward_again(norm_slopes<T> a) {
+static __global__ __launch_bounds__(TEAM_MOST) void norm_backward_again(norm_slopes<T> a) {
     typedef compute_t<T> C;
     enum { N = P > 8 ? P : 8 };
     const int64_t n = a.n, row = blockIdx.x, step = (int64_t)blockDim.x * P;
@@ -219,7 +219,7 @@ __global__ __launch_bounds__(TEAM_MOST) void norm_backward_again(norm_slopes<T> 
 }
 
 /* The columns' sums over a run of rows, where the rows were not held: COLUMN_PARTS threads a column, each with every fourth row. */
-template <class T> __global__ void norm_columns(norm_slopes<T> a) {
+template <class T> static __global__ void norm_columns(norm_slopes<T> a) {
     typedef compute_t<T> C;
     __shared__ C weights[COLUMN_PARTS][COLUMNS], biases[COLUMN_PARTS][COLUMNS];
     const int64_t n = a.n, column = (int64_t)blockIdx.x * COLUMNS + threadIdx.x;
@@ -247,7 +247,7 @@ template <class T> __global__ void norm_columns(norm_slopes<T> a) {
 
 /* Either sum over the runs: TOTAL_PARTS threads a column, each with its share of the runs, in order. */
 template <class T>
-__global__ void norm_total(int64_t runs, int64_t n, const compute_t<T> *partial_weight, const compute_t<T> *partial_bias,
+static __global__ void norm_total(int64_t runs, int64_t n, const compute_t<T> *partial_weight, const compute_t<T> *partial_bias,
                            T *dweight, T *dbias) {
     typedef compute_t<T> C;
     __shared__ C sums[TOTAL_PARTS][TOTAL_COLUMNS];

@@ -138,7 +138,7 @@ static __device__ __forceinline__ void adam_values(const adam_rates<T> &r, T *pa
     give<P>(param, p);
 }
 
-template <class T> __global__ __launch_bounds__(OPTIM_THREADS) void adam_step(const entry *list, int count, const double *hyper) {
+template <class T> static __global__ __launch_bounds__(OPTIM_THREADS) void adam_step(const entry *list, int count, const double *hyper) {
     __shared__ adam_rates<T> shared_rates;
     if (threadIdx.x == 0) shared_rates = adam_rates_of<T>(hyper);
     const piece<T> q = find_piece<T>(list, count);
@@ -181,7 +181,7 @@ static __device__ __forceinline__ void sgd_values(const sgd_rates<T> &r, T *para
     give<P>(param, p);
 }
 
-template <class T> __global__ __launch_bounds__(OPTIM_THREADS) void sgd_step(const entry *list, int count, const double *hyper) {
+template <class T> static __global__ __launch_bounds__(OPTIM_THREADS) void sgd_step(const entry *list, int count, const double *hyper) {
     const piece<T> q = find_piece<T>(list, count);
     const sgd_rates<T> r = {(T)hyper[0],
                             (T)hyper[1],
@@ -206,9 +206,11 @@ extern "C" int PG_K(sgd)(const pg_context *c, int dtype, const pg_parameters *p,
 /* ---- the norm over all gradients, and scaling by it ---- */
 
 /* The greater, NaN before all. */
+namespace {
 struct op_top {
     __device__ __forceinline__ double operator()(double a, double b) const { return a != a || a > b ? a : b != b || b > a ? b : a; }
 };
+}
 static __device__ __forceinline__ double norm_all(double x, double order) {
     return order == (double)INFINITY ? block_all(x, op_top(), 0.0) : block_all(x, op_sum(), 0.0);
 }
@@ -228,7 +230,7 @@ template <int P, class T> static __device__ __forceinline__ double norm_values(d
 
 /* One partial result a block; then one block joins them. */
 template <class T>
-__global__ __launch_bounds__(OPTIM_THREADS) void norm_pieces(const entry *list, int count, double order, double *partial) {
+static __global__ __launch_bounds__(OPTIM_THREADS) void norm_pieces(const entry *list, int count, double order, double *partial) {
     const piece<T> q = find_piece<T>(list, count);
     double sum = 0;
 #define EACH(i, P) sum = norm_values<P>(sum, order, q.grad + i)
@@ -259,7 +261,7 @@ extern "C" int PG_K(total_norm)(const pg_context *c, int dtype, const pg_paramet
 }
 
 template <class T>
-__global__ __launch_bounds__(OPTIM_THREADS) void scale_pieces(const entry *list, int count, double max_norm, const double *norm) {
+static __global__ __launch_bounds__(OPTIM_THREADS) void scale_pieces(const entry *list, int count, double max_norm, const double *norm) {
     const double by = max_norm / (*norm + 1e-6);
     if (by >= 1) return;   /* a NaN norm makes the gradients NaN, as it should */
     const piece<T> q = find_piece<T>(list, count);

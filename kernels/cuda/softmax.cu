@@ -10,7 +10,7 @@
 
 /* The row is E values in each thread's registers. */
 template <class T, int E, int P, bool WIDE>
-__global__ __launch_bounds__(WIDE ? TEAM_MOST : TEAM_WARPS * WARP) void softmax_held(int64_t rows, int64_t n, const T *in, T *out, bool log) {
+static __global__ __launch_bounds__(WIDE ? TEAM_MOST : TEAM_WARPS * WARP) void softmax_held(int64_t rows, int64_t n, const T *in, T *out, bool log) {
     typedef compute_t<T> C;
     TEAM_OF_ROW(WIDE);
     if (row >= rows) return;
@@ -39,7 +39,7 @@ __global__ __launch_bounds__(WIDE ? TEAM_MOST : TEAM_WARPS * WARP) void softmax_
 
 /* Rows of any length, read twice. */
 template <class T, int P>
-__global__ __launch_bounds__(TEAM_MOST) void softmax_twice(int64_t n, const T *in, T *out, bool log) {
+static __global__ __launch_bounds__(TEAM_MOST) void softmax_twice(int64_t n, const T *in, T *out, bool log) {
     typedef compute_t<T> C;
     enum { N = P > 8 ? P : 8 };
     const T *from = in + blockIdx.x * n;
@@ -67,7 +67,7 @@ template <class C> static __device__ __forceinline__ C slope(C g, C y, C sum, bo
 }
 
 template <class T, int E, int P, bool WIDE>
-__global__ __launch_bounds__(WIDE ? TEAM_MOST : TEAM_WARPS * WARP) void softmax_backward_held(int64_t rows, int64_t n, const T *grad, const T *result, T *out, bool log) {
+static __global__ __launch_bounds__(WIDE ? TEAM_MOST : TEAM_WARPS * WARP) void softmax_backward_held(int64_t rows, int64_t n, const T *grad, const T *result, T *out, bool log) {
     typedef compute_t<T> C;
     TEAM_OF_ROW(WIDE);
     if (row >= rows) return;
@@ -88,7 +88,7 @@ __global__ __launch_bounds__(WIDE ? TEAM_MOST : TEAM_WARPS * WARP) void softmax_
 }
 
 template <class T, int P>
-__global__ __launch_bounds__(TEAM_MOST) void softmax_backward_twice(int64_t n, const T *grad, const T *result, T *out, bool log) {
+static __global__ __launch_bounds__(TEAM_MOST) void softmax_backward_twice(int64_t n, const T *grad, const T *result, T *out, bool log) {
     typedef compute_t<T> C;
     enum { N = P > 8 ? P : 8 };
     const T *grad_row = grad + blockIdx.x * n, *result_row = result + blockIdx.x * n;
