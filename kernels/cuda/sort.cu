@@ -22,7 +22,7 @@ template <int SIZE> struct unsigned_of { typedef uint32_t type; };
 template <> struct unsigned_of<8> { typedef uint64_t type; };
 template <class T> using key_t_of = typename unsigned_of<sizeof(T)>::type;
 
-template <class T> struct float_bits { static const bool is = false; static const uint64_t infinity = 0; };
+template <class T> struct float_bits { static const bool is = false; };
 template <> struct float_bits<__half> { static const bool is = true; static const uint64_t infinity = 0x7c00; };
 template <> struct float_bits<__nv_bfloat16> { static const bool is = true; static const uint64_t infinity = 0x7f80; };
 template <> struct float_bits<float> { static const bool is = true; static const uint64_t infinity = 0x7f800000; };
