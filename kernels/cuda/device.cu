@@ -9,7 +9,7 @@ extern "C" const pg_kernels pg_kernels_cuda;
 
 /* ---- failures ---- */
 
-static thread_local char message[512];
+static thread_local char message[512] __attribute__((section(".tdata")));   /* see cuda_on_cpu/shared.cpp */
 
 static const char *error(void) { return message; }
 

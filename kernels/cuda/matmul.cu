@@ -43,7 +43,7 @@ enum {
 };
 static const int64_t SIDE = 1 << 30;   /* longer sides are split: cuBLASLt's kernels count in 32 bits */
 
-static thread_local char problem[512];
+static thread_local char problem[512] __attribute__((section(".tdata")));   /* see cuda_on_cpu/shared.cpp */
 
 extern "C" const char *pg_matmul_problem(void) { return problem[0] ? problem : NULL; }
 

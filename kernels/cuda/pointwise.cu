@@ -297,7 +297,8 @@ template <class T> struct integer_predicate : operands<2, bool, T> {
 
 /* Elements by size alone, so that their bits stay as they are. */
 template <class T> struct where_op : operands<3, T, bool, T, T> {
-    __device__ __forceinline__ T operator()(bool condition, T a, T b) const { return condition ? a : b; }
+    typedef compute_t<T> R;
+    __device__ __forceinline__ R operator()(bool condition, R a, R b) const { return condition ? a : b; }
 };
 
 /* ---- launching ---- */
