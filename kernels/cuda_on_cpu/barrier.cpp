@@ -2,8 +2,6 @@
  *
  * Strict where the hardware is lenient: all threads of the block come to the same line, and none has ended before.
  */
-#include <string.h>
-
 #include "block.h"
 #include "sanitizer_hooks.h"
 
@@ -17,7 +15,7 @@ struct barrier_state {
     const char *file;
     int line;
     unsigned short waiting[THREADS_MAX];
-    char order[2];                       /* for the thread sanitizer; generations take turns */
+    char order[2][2];                    /* for the thread sanitizer: [block's turn][generation's turn] */
 };
 static barrier_state barriers[BARRIERS];
 
@@ -38,13 +36,14 @@ int barrier(int id, unsigned expected, int vote, barrier_result result, const ch
     if (b.arrived == 0) {
         b.file = file;
         b.line = line;
-    } else if (id == 0 && (b.line != line || strcmp(b.file, file) != 0)) {
+    } else if (id == 0 && !same_place(file, line, b.file, b.line)) {
         fail(file, line, "threads of one block meet in two different barriers, the other at %s:%d", b.file, b.line);
     }
     const unsigned generation = b.generation;
     b.any |= vote != 0;
     b.count += vote != 0;
-    release(&b.order[generation & 1]);
+    char *const order = &b.order[block.turn][generation & 1];
+    release(order);
     if (b.arrived + 1 < expected) {
         b.waiting[b.arrived++] = (unsigned short)running()->linear;
         wait_in("__syncthreads", file, line);
@@ -57,7 +56,7 @@ int barrier(int id, unsigned expected, int vote, barrier_result result, const ch
         b.any = b.count = 0;
         b.generation++;
     }
-    acquire(&b.order[generation & 1]);
+    acquire(order);
     return result == BARRIER_OR ? b.last_any : result == BARRIER_AND ? b.last_all : result == BARRIER_COUNT ? b.last_count : 0;
 }
 

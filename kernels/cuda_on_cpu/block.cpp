@@ -46,10 +46,12 @@ static char grid_begins, grid_ends;   /* where the thread sanitizer sees order b
 
 /* ---- switching ---- */
 
+enum { ORDERS_NOTHING = 1 };    /* a flag of __tsan_switch_to_fiber */
+
 static void go(void **save, void *load, block_thread *to) {
     void *fake_stack = nullptr;
     current = to;
-    if (__tsan_switch_to_fiber) __tsan_switch_to_fiber(to ? to->tsan_fiber : caller_tsan_fiber, 1 /* it orders nothing */);
+    if (__tsan_switch_to_fiber) __tsan_switch_to_fiber(to ? to->watched[block.turn].fiber : caller_tsan_fiber, ORDERS_NOTHING);
     if (__sanitizer_start_switch_fiber) {
         __sanitizer_start_switch_fiber(&fake_stack, to ? to->stack->low : caller_stack_bottom,
                                        to ? to->stack->bytes : caller_stack_bytes);
@@ -81,8 +83,13 @@ static void leave(void **save, bool ended) {
     }
     if (next < block.size) {
         block_thread *thread = &threads[order[next]];
-        /* Under the thread sanitizer each thread keeps its stack, or its neighbour's old variables would look shared. */
-        if (!__tsan_switch_to_fiber || !thread->stack) thread->stack = stack_take();
+        fiber_stack **const kept = &thread->watched[block.turn].stack;
+        if (!*kept) {
+            thread->stack = stack_take();
+            if (__tsan_switch_to_fiber) *kept = thread->stack;
+        } else {
+            thread->stack = *kept;
+        }
         if (!thread->stack) fail(shape->file, shape->line, "no memory for the threads' stacks");
         return go(save, fiber_prepare(thread->stack, thread_loop), thread);
     }
@@ -104,7 +111,7 @@ static void thread_loop(void) {
         thread->stack = stack;
         current = thread;
         if (__tsan_switch_to_fiber) {
-            __tsan_switch_to_fiber(thread->tsan_fiber, 1);
+            __tsan_switch_to_fiber(thread->watched[block.turn].fiber, ORDERS_NOTHING);
             acquire(&grid_begins);
         }
         thread_body(thread_arguments);
@@ -153,6 +160,7 @@ void fail(const char *file, int line, const char *format, ...) {
     }
     launch_failed("kernel %s: %s (%s%s:%d)%s", shape->name, what, where, file, line, waiting);
     failed = true;
+    release(&grid_ends);
     void *never;
     go(&never, caller_stopped_at, nullptr);
     __builtin_unreachable();
@@ -167,8 +175,10 @@ static void clean_up(void) {
     for (block_thread &thread : threads) {
         thread.waits_in = nullptr;
         thread.stack = nullptr;
-        if (thread.tsan_fiber) __tsan_destroy_fiber(thread.tsan_fiber);
-        thread.tsan_fiber = nullptr;
+        for (watched_thread &w : thread.watched) {
+            if (w.fiber) __tsan_destroy_fiber(w.fiber);
+            w = {nullptr, nullptr};
+        }
     }
     failed = false;
 }
@@ -192,7 +202,9 @@ static void prepare_threads(dim3 size) {
     for (unsigned i = 0; i < block.size; i++) order[i] = (unsigned short)(modes.order == ORDER_REVERSE ? block.size - 1 - i : i);
     if (__tsan_create_fiber) {
         for (unsigned i = 0; i < block.size; i++) {
-            if (!threads[i].tsan_fiber) threads[i].tsan_fiber = __tsan_create_fiber(0);
+            for (watched_thread &w : threads[i].watched) {
+                if (!w.fiber) w.fiber = __tsan_create_fiber(0);
+            }
         }
         caller_tsan_fiber = __tsan_get_current_fiber();
     }
@@ -236,15 +248,15 @@ void run_grid(const launch_shape &launch, void (*body)(void *arguments), void *a
     }
     const unsigned long long blocks = (unsigned long long)launch.grid.x * launch.grid.y * launch.grid.z;
     const block_order which(blocks);
+    release(&grid_begins);
     for (unsigned long long k = 0; k < blocks && !failed; k++) {
         const unsigned long long b = which(k), layer = (unsigned long long)launch.grid.x * launch.grid.y;
         grid.block_index = {(unsigned)(b % launch.grid.x), (unsigned)(b / launch.grid.x % launch.grid.y), (unsigned)(b / layer)};
         block.live = block.size;
         next = ready_head = ready_tail = 0;
         if (modes.order == ORDER_RANDOM) shuffle_order();
-        acquire(&grid_ends);
-        if (modes.poison) shared_poison(grid.shared, launch.shared_bytes);
-        release(&grid_begins);
+        block.turn ^= 1;
+        shared_next_block(grid.shared, launch.shared_bytes);
         from_caller = true;
         leave(&caller_stopped_at, false);
     }

@@ -42,17 +42,19 @@ if(PERIGEE_CUDA_EMULATED AND CMAKE_CXX_COMPILER)
     target_link_libraries(cuda_emulated_kernels PRIVATE cuda_emulated_flags)
     target_compile_options(cuda_emulated_kernels PRIVATE "SHELL:-x c++")
 
-    # What switches stacks: never.
+    # What switches stacks: never. An archive, since specs link programs of their own with it.
     file(GLOB emulator_sources CONFIGURE_DEPENDS "${emulator_folder}/*.cpp")
     list(REMOVE_ITEM emulator_sources "${emulator_folder}/cublaslt.cpp")
-    add_library(perigee_cuda_emulated SHARED ${emulator_sources} $<TARGET_OBJECTS:cuda_emulated_kernels>)
-    target_link_libraries(perigee_cuda_emulated PRIVATE cuda_emulated_flags Threads::Threads m ${CMAKE_DL_LIBS})
+    add_library(cuda_on_cpu STATIC ${emulator_sources})
+    target_link_libraries(cuda_on_cpu PRIVATE cuda_emulated_flags)
+
+    add_library(perigee_cuda_emulated SHARED $<TARGET_OBJECTS:cuda_emulated_kernels>)
+    target_link_libraries(perigee_cuda_emulated PRIVATE cuda_on_cpu Threads::Threads m ${CMAKE_DL_LIBS})
     target_link_options(perigee_cuda_emulated PRIVATE -Wl,-z,nodelete "-Wl,--version-script,${emulator_folder}/exports.map")
     set_target_properties(perigee_cuda_emulated PROPERTIES LINK_DEPENDS "${emulator_folder}/exports.map")
     if(PERIGEE_SANITIZE)
         target_compile_options(cuda_emulated_kernels PRIVATE -fsanitize=${PERIGEE_SANITIZE} -fno-sanitize-recover=all
             -fno-omit-frame-pointer)
-        target_compile_definitions(perigee_cuda_emulated PRIVATE PG_SANITIZED)
         target_link_options(perigee_cuda_emulated PRIVATE -fsanitize=${PERIGEE_SANITIZE})
     endif()
     if(NOT (PERIGEE_SANITIZE AND CMAKE_CXX_COMPILER_ID MATCHES "Clang"))

@@ -16,13 +16,9 @@ namespace on_cpu {
 
 /* ---- stacks ---- */
 
-/* Instrumented frames are several times as large. */
-#if defined(PG_SANITIZED)
-static const size_t stack_bytes = 256 << 10;
-#else
-static const size_t stack_bytes = 64 << 10;
-#endif
-enum { STACKS = 1025 };
+/* Frames that a sanitizer instruments are several times as large. */
+static size_t stack_bytes(void) { return (__sanitizer_start_switch_fiber || __tsan_create_fiber ? 256 : 64) << 10; }
+enum { STACKS = 2048 };
 
 static fiber_stack stacks[STACKS];
 static int made;
@@ -31,7 +27,7 @@ static int unused_count;
 
 static fiber_stack *stack_make(void) {
     if (made == STACKS) return nullptr;
-    const size_t page = (size_t)sysconf(_SC_PAGESIZE), all = stack_bytes + 2 * page;
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), all = stack_bytes() + 2 * page;
     char *memory = (char *)mmap(nullptr, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) return nullptr;
     mprotect(memory, page, PROT_NONE);

@@ -16,7 +16,7 @@ struct fiber_stack {
     size_t bytes;    /* low to top */
 };
 
-/* A stack that nobody uses; NULL where there is no memory. At most 1,025 are ever made: one a thread, one for the loop. */
+/* A stack that nobody uses; NULL where there is no memory. At most 2,048 are ever made. */
 fiber_stack *stack_take(void);
 void stack_give(fiber_stack *stack);
 /* All stacks are unused again: what stood on them is abandoned. */

@@ -4,6 +4,7 @@
 #define PG_ON_CPU_SANITIZER_HOOKS_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 extern "C" {
 __attribute__((weak)) void *__tsan_create_fiber(unsigned flags);
@@ -12,6 +13,8 @@ __attribute__((weak)) void *__tsan_get_current_fiber(void);
 __attribute__((weak)) void __tsan_switch_to_fiber(void *fiber, unsigned flags);
 __attribute__((weak)) void __tsan_acquire(void *address);
 __attribute__((weak)) void __tsan_release(void *address);
+__attribute__((weak)) void __tsan_java_init(unsigned long heap, unsigned long bytes);
+__attribute__((weak)) void __tsan_java_alloc(unsigned long p, unsigned long bytes);
 __attribute__((weak)) void __sanitizer_start_switch_fiber(void **fake_stack, const void *bottom, size_t bytes);
 __attribute__((weak)) void __sanitizer_finish_switch_fiber(void *fake_stack, const void **bottom, size_t *bytes);
 __attribute__((weak)) void __asan_unpoison_memory_region(const volatile void *p, size_t bytes);
@@ -25,6 +28,17 @@ static inline void acquire(void *p) {
 }
 static inline void release(void *p) {
     if (__tsan_release) __tsan_release(p);
+}
+
+/* What was done so far to [p, p + bytes) does not count: this memory is another block's now. It is what a collected heap tells the
+ * thread sanitizer of memory that it gives out again; the "heap" here is all there is. */
+static inline void forget_accesses(void *p, size_t bytes) {
+    if (!__tsan_java_alloc || bytes == 0) return;
+    static bool told;
+    if (!told) __tsan_java_init(8, UINTPTR_MAX / 2);
+    told = true;
+    const uintptr_t first = (uintptr_t)p & ~(uintptr_t)7, end = ((uintptr_t)p + bytes + 7) & ~(uintptr_t)7;
+    __tsan_java_alloc(first, end - first);
 }
 
 }   // namespace on_cpu

@@ -10,6 +10,9 @@
 #include <stdint.h>
 #include <stdlib.h>
 
+#include "modes.h"
+#include "sanitizer_hooks.h"
+
 namespace on_cpu {
 
 static thread_local char any_local;      /* touching it makes the calling thread's piece */
@@ -29,22 +32,35 @@ static void fill(char *p, size_t bytes) {
     for (; at < end; at++) *at = (char)0xff;
 }
 
-static int poison_statics(struct dl_phdr_info *library, size_t, void *) {
+struct piece { char *start; size_t bytes; };
+
+/* The calling thread's piece of the __shared__ variables: *result. */
+static int find_statics(struct dl_phdr_info *library, size_t, void *result) {
     for (int i = 0; i < library->dlpi_phnum; i++) {
         const ElfW(Phdr) &header = library->dlpi_phdr[i];
         if (header.p_type != PT_TLS || !library->dlpi_tls_data) continue;
         char *const start = (char *)library->dlpi_tls_data;
         if (&any_local < start || &any_local >= start + header.p_memsz) continue;
-        fill(start + header.p_filesz, header.p_memsz - header.p_filesz);
+        *(piece *)result = {start + header.p_filesz, header.p_memsz - header.p_filesz};
         return 1;
     }
     return 0;
 }
 
-void shared_poison(char *dynamic, size_t bytes) {
-    fill(dynamic, bytes);
+void shared_next_block(char *dynamic, size_t bytes) {
+    const bool watched = __tsan_java_alloc != nullptr;
+    if (!modes.poison && !watched) return;
+    piece statics = {nullptr, 0};
     any_local = 1;
-    dl_iterate_phdr(poison_statics, nullptr);
+    dl_iterate_phdr(find_statics, &statics);
+    if (watched) {
+        forget_accesses(statics.start, statics.bytes);
+        forget_accesses(dynamic, bytes);
+    }
+    if (modes.poison) {
+        fill(statics.start, statics.bytes);
+        fill(dynamic, bytes);
+    }
 }
 
 }   // namespace on_cpu

@@ -11,8 +11,9 @@ namespace on_cpu {
 char *shared_begin(size_t bytes);
 void shared_end(char *dynamic);
 
-/* Fills it with NaN (all bits set), and the variables that kernels declare __shared__. */
-void shared_poison(char *dynamic, size_t bytes);
+/* A block begins: its shared memory, both the dynamic part and the variables that kernels declare __shared__, is NaN (all bits set)
+ * where that is asked for, and for the thread sanitizer it is memory that nobody has touched. */
+void shared_next_block(char *dynamic, size_t bytes);
 
 }   // namespace on_cpu
 

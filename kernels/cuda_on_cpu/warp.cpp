@@ -4,8 +4,6 @@
  */
 #include "include/on_cpu/warp.h"
 
-#include <string.h>
-
 #include "block.h"
 #include "sanitizer_hooks.h"
 
@@ -15,7 +13,7 @@ struct meeting {
     const warp_operation *operation;
     unsigned arrived, generation;
     warp_call call;
-    char order[2];        /* for the thread sanitizer; generations take turns */
+    char order[2][2];     /* for the thread sanitizer: [block's turn][generation's turn] */
 };
 static meeting meetings[WARPS_MAX][WARP];
 
@@ -35,14 +33,14 @@ void collective(const warp_operation &operation, unsigned mask, const lane_call 
         m.call.mask = mask;
         m.call.file = file;
         m.call.line = line;
-    } else if (m.operation != &operation || m.call.mask != mask || m.call.line != line || strcmp(m.call.file, file) != 0) {
+    } else if (m.operation != &operation || m.call.mask != mask || !same_place(file, line, m.call.file, m.call.line)) {
         fail(file, line, "lanes of one warp meet in different collectives: %s with mask %08x here, %s with mask %08x at %s:%d",
              operation.name, mask, m.operation->name, m.call.mask, m.call.file, m.call.line);
     }
     m.call.lanes[lane] = &mine;
     m.arrived |= 1u << lane;
-    const unsigned generation = m.generation;
-    if (operation.orders_memory) release(&m.order[generation & 1]);
+    char *const order = &m.order[block.turn][m.generation & 1];
+    if (operation.orders_memory) release(order);
     if (m.arrived != mask) {
         wait_in(operation.name, file, line);
     } else {
@@ -51,7 +49,7 @@ void collective(const warp_operation &operation, unsigned mask, const lane_call 
         m.generation++;
         for (unsigned rest = mask & ~(1u << lane); rest; rest &= rest - 1) wake(warp * WARP + (unsigned)__builtin_ctz(rest));
     }
-    if (operation.orders_memory) acquire(&m.order[generation & 1]);
+    if (operation.orders_memory) acquire(order);
 }
 
 }   // namespace on_cpu
