@@ -219,7 +219,7 @@ static int run(pg_tensor *out, const pg_tensor *q, const pg_tensor *k, const pg_
     if (status >= 0) status = with_dense_rows(&o.v, v);
     if (status >= 0 && mask) pg_share(&o.mask, mask);
     if (status >= 0) status = new_by_position(out, q, shape);
-    if (status >= 0 && keeps) status = pg_new(&lse, pg_device_of(q), q->impl->dtype, 3, shape);
+    if (status >= 0 && keeps) status = pg_new(&lse, pg_device_of(q), pg_accumulate_dtype(q->impl->dtype), 3, shape);
     if (status >= 0) {
         pg_attention a;
         describe(&a, &o, args);
@@ -320,7 +320,8 @@ int op_scaled_dot_product_attention(pg_tensor *out, const pg_tensor *query, cons
         result[n - 1] = value->impl->shape[n - 1];
     }
     const pg_tensor *mask = NULL;
-    const int work = pg_accumulate_dtype(dtype);
+    /* The CPU's kernel knows no halves; other devices' take them as they are. */
+    const int work = pg_device_of(query)->host ? pg_accumulate_dtype(dtype) : dtype;
     if (attn_mask && p->status >= 0) {
         int64_t scores[PG_DIMS_MAX];
         for (int d = 0; d < n; d++) scores[d] = result[d];
