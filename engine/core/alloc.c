@@ -7,8 +7,13 @@
  * blocks, whose memory the process may not be able to read, and have room for every block of their class
  * before it is made, so giving back never allocates and never fails.
  *
- * One lock guards all of it. Uncontended it costs a few nanoseconds, less than keeping exact statistics
- * without it would.
+ * A device whose work is queued has one allocator (a pool) for each stream: a block that is given back is handed
+ * out again at once to what comes later on the same stream, which is ordered behind its last use. Where another
+ * stream uses it too it waits, with a guard that says when that stream is through (pg_release_when). A captured
+ * graph has a pool of its own, since each replay uses the same blocks.
+ *
+ * One lock guards all pools of a device. Uncontended it costs a few nanoseconds, less than keeping exact
+ * statistics without it would.
  */
 #include "alloc.h"
 
@@ -54,23 +59,39 @@ typedef struct chunk {
 
 typedef struct huge { void *memory; size_t bytes; } huge;
 
-struct pg_allocator {
+/* A block that another stream may still use. */
+typedef struct later { void *memory; size_t got; void *guard; } later;
+
+/* What the pools of one device share. */
+typedef struct pg_arena {
     atomic_flag lock;
+    struct pg_arena *next;
+    pg_allocator *pools;
+    _Atomic size_t unchecked;     /* bytes that may be reserved before what is available is asked for again */
+    size_t allocated, reserved, max_allocated, max_reserved;
+    double allocated_ever;        /* bytes */
+    uint64_t allocations, frees, hits, system, retries, failures;
+} pg_arena;
+
+struct pg_allocator {
     const pg_device *device;
-    pg_allocator *next;
+    pg_arena *arena;
+    pg_allocator *next;           /* of the arena's pools */
     stack classes[CLASSES];
     chunk *chunks;
     int chunks_n, chunks_room;
     size_t chunk_next;
     huge *huges;                  /* freed blocks past the classes */
     int64_t huges_n, huges_room, huges_made;
-    _Atomic size_t unchecked;     /* bytes that may be reserved before what is available is asked for again */
     size_t cached_large;          /* bytes on stacks that could go back to the device one by one */
-    size_t allocated, reserved, max_allocated, max_reserved;
-    uint64_t allocations, frees, hits, system;
+    later *laters;
+    _Atomic int laters_n;
+    int laters_room;
+    size_t live;                  /* bytes out of this pool */
+    bool retired;                 /* nothing more is asked of it; free for another use once live is 0 */
 };
 
-static _Atomic(pg_allocator *) allocators;
+static _Atomic(pg_arena *) arenas;
 
 /* PERIGEE_FAIL_ALLOCATION, read when the first device is made. */
 static int64_t fail_at;
@@ -89,14 +110,16 @@ void *pg_calloc(size_t n, size_t bytes) { return planned_failure() ? NULL : call
 void *pg_realloc(void *memory, size_t bytes) { return planned_failure() ? NULL : realloc(memory, bytes); }
 char *pg_strdup(const char *text) { return planned_failure() ? NULL : strdup(text); }
 
-static void lock(pg_allocator *a)
+static void lock_arena(pg_arena *r)
 {
-    for (int spins = 0; atomic_flag_test_and_set_explicit(&a->lock, memory_order_acquire); spins++) {
+    for (int spins = 0; atomic_flag_test_and_set_explicit(&r->lock, memory_order_acquire); spins++) {
         if (spins > 64) sched_yield();
     }
 }
 
-static void unlock(pg_allocator *a) { atomic_flag_clear_explicit(&a->lock, memory_order_release); }
+static void unlock_arena(pg_arena *r) { atomic_flag_clear_explicit(&r->lock, memory_order_release); }
+static void lock(pg_allocator *a) { lock_arena(a->arena); }
+static void unlock(pg_allocator *a) { unlock_arena(a->arena); }
 
 /* ---- classes ---- */
 
@@ -150,12 +173,13 @@ static void show(const pg_device *d, void *memory, size_t bytes)
 static bool fits(pg_allocator *a, size_t bytes)
 {
     const pg_device *d = a->device;
-    if (!d->available) return true;
-    size_t left = atomic_load_explicit(&a->unchecked, memory_order_relaxed);
+    if (!d->available || !d->host) return true;   /* another device's own answer is the best one */
+    pg_arena *r = a->arena;
+    size_t left = atomic_load_explicit(&r->unchecked, memory_order_relaxed);
     while (bytes <= left)
-        if (atomic_compare_exchange_weak(&a->unchecked, &left, left - bytes)) return true;
+        if (atomic_compare_exchange_weak(&r->unchecked, &left, left - bytes)) return true;
     size_t available = d->available(d);
-    atomic_store_explicit(&a->unchecked, bytes < available ? (available - bytes) / 4 : 0,
+    atomic_store_explicit(&r->unchecked, bytes < available ? (available - bytes) / 4 : 0,
                           memory_order_relaxed);
     return bytes <= available;
 }
@@ -173,9 +197,10 @@ static void raw_drop(pg_allocator *a, void *memory, size_t bytes)
 
 static void reserved_more(pg_allocator *a, size_t bytes)
 {
-    a->system++;
-    a->reserved += bytes;
-    if (a->reserved > a->max_reserved) a->max_reserved = a->reserved;
+    pg_arena *r = a->arena;
+    r->system++;
+    r->reserved += bytes;
+    if (r->reserved > r->max_reserved) r->max_reserved = r->reserved;
 }
 
 /* ---- giving cached memory back to the device ---- */
@@ -200,7 +225,7 @@ static void collect_large(pg_allocator *a, batch *b)
     }
     for (int i = 0; i < b->n; i++) {
         a->cached_large -= b->items[i].bytes;
-        a->reserved -= b->items[i].bytes;
+        a->arena->reserved -= b->items[i].bytes;
     }
 }
 
@@ -259,7 +284,7 @@ static bool take_idle_chunk(pg_allocator *a, huge *out)
             s->n = kept;
         }
         a->chunks[found] = a->chunks[--a->chunks_n];
-        a->reserved -= gone.bytes;
+        a->arena->reserved -= gone.bytes;
         *out = (huge){gone.memory, gone.bytes};
     }
     /* new blocks are cut from the last chunk */
@@ -272,7 +297,7 @@ static bool take_idle_chunk(pg_allocator *a, huge *out)
     return found >= 0;
 }
 
-void pg_allocator_empty_cache(pg_allocator *a)
+static void empty_pool(pg_allocator *a)
 {
     drop_large(a);
     for (;;) {
@@ -285,14 +310,34 @@ void pg_allocator_empty_cache(pg_allocator *a)
     }
 }
 
+/* Blocks whose guards have passed go on their stacks. */
+static void settle_laters(pg_allocator *a, bool wait);
+
+void pg_allocator_empty_cache(pg_allocator *a)
+{
+    const pg_device *d = a->device;
+    if (d->quiet && !d->quiet(d)) return;
+    /* pools are only ever added, in front */
+    lock(a);
+    pg_allocator *first = a->arena->pools;
+    unlock(a);
+    for (pg_allocator *p = first; p; p = p->next) {
+        settle_laters(p, true);
+        empty_pool(p);
+    }
+}
+
 /* ---- allocating ---- */
 
 /* Counts a block that goes out. Needs the lock. */
 static void count_out(pg_allocator *a, size_t bytes)
 {
-    a->allocations++;
-    a->allocated += bytes;
-    if (a->allocated > a->max_allocated) a->max_allocated = a->allocated;
+    pg_arena *r = a->arena;
+    a->live += bytes;
+    r->allocations++;
+    r->allocated_ever += (double)bytes;
+    r->allocated += bytes;
+    if (r->allocated > r->max_allocated) r->max_allocated = r->allocated;
 }
 
 /* Room for one more block on s. Needs the lock. */
@@ -400,8 +445,9 @@ static void *large_block(pg_allocator *a, int k, size_t bytes)
         if (k < CLASSES) a->classes[k].made++;
         else a->huges_made++;
     }
-    size_t most = a->max_allocated > KEEP_MIN ? a->max_allocated : KEEP_MIN;
-    bool trim = a->cached_large > 0 && (a->cached_large > most || bytes > most - a->cached_large);
+    size_t most = a->arena->max_allocated > KEEP_MIN ? a->arena->max_allocated : KEEP_MIN;
+    /* giving back is cheap on the host; elsewhere the device would have to finish first */
+    bool trim = a->device->host && a->cached_large > 0 && (a->cached_large > most || bytes > most - a->cached_large);
     unlock(a);
     if (!room) return NULL;
     if (trim) drop_large(a);
@@ -423,8 +469,12 @@ static void *large_block(pg_allocator *a, int k, size_t bytes)
 static int out_of_memory(pg_allocator *a, size_t bytes)
 {
     const pg_device *d = a->device;
+    const char *why = d->why ? d->why(d) : NULL;
+    if (why) return pg_fail("%s: %s", d->name, why);
+    pg_arena *r = a->arena;
     lock(a);
-    size_t live = a->allocated, cached = a->reserved - a->allocated;
+    r->failures++;
+    size_t live = r->allocated, cached = r->reserved - r->allocated;
     unlock(a);
     double mib = 1024.0 * 1024.0, available = d->available ? (double)d->available(d) : 0;
     return pg_fail_status(PG_ERROR_MEMORY,
@@ -435,10 +485,28 @@ static int out_of_memory(pg_allocator *a, size_t bytes)
                               available / mib);
 }
 
+/* Collecting may find what emptying the cache need not give up: where this thread's caller collects, the first
+ * failure is reported as it is; the cache goes with the second. */
+static PG_THREAD struct { bool collects, collected; } caller;
+
+void pg_memory_collects(bool collects)
+{
+    caller.collects = collects;
+    caller.collected = false;
+}
+
+static bool ask_caller_first(const pg_allocator *a)
+{
+    if (a->device->host || !caller.collects || caller.collected) return false;
+    caller.collected = true;
+    return true;
+}
+
 int pg_allocate(pg_allocator *a, size_t bytes, void **memory, size_t *got)
 {
     if (planned_failure()) return out_of_memory(a, bytes);
     if (bytes > PTRDIFF_MAX - STEP) return out_of_memory(a, bytes);
+    if (__builtin_expect(atomic_load_explicit(&a->laters_n, memory_order_relaxed) > 0, 0)) settle_laters(a, false);
     int k = CLASSES;
     size_t size;
     void *block = NULL;
@@ -450,7 +518,7 @@ int pg_allocate(pg_allocator *a, size_t bytes, void **memory, size_t *got)
         if (s->n > 0) {
             block = s->items[--s->n];
             if (k >= CHUNK_CLASSES) a->cached_large -= size;
-            a->hits++;
+            a->arena->hits++;
             count_out(a, size);
         }
         unlock(a);
@@ -463,13 +531,18 @@ int pg_allocate(pg_allocator *a, size_t bytes, void **memory, size_t *got)
             size = a->huges[i].bytes;
             a->huges[i] = a->huges[--a->huges_n];
             a->cached_large -= size;
-            a->hits++;
+            a->arena->hits++;
             count_out(a, size);
         }
         unlock(a);
     }
     if (!block) block = k < CHUNK_CLASSES ? chunk_block(a, k, size) : large_block(a, k, size);
     if (!block) {
+        if (ask_caller_first(a)) return out_of_memory(a, bytes);
+        caller.collected = false;
+        lock(a);
+        a->arena->retries++;
+        unlock(a);
         pg_allocator_empty_cache(a);
         block = k < CHUNK_CLASSES ? chunk_block(a, k, size) : large_block(a, k, size);
         if (!block) return out_of_memory(a, bytes);
@@ -481,14 +554,10 @@ int pg_allocate(pg_allocator *a, size_t bytes, void **memory, size_t *got)
     return PG_OK;
 }
 
-void pg_release_memory(pg_allocator *a, void *memory, size_t got)
+/* Puts a block on its stack; true where it was the last one of a retired pool. Needs the lock. */
+static bool put_back(pg_allocator *a, void *memory, size_t got)
 {
-    if (!memory) return;
-    hide(a->device, memory, got);
-    pg_debt_add(-(int64_t)got);
-    lock(a);
-    a->frees++;
-    a->allocated -= got;
+    a->live -= got;
     if (got <= (size_t)64 << 20) {
         int k = class_of(got);
         stack *s = &a->classes[k];
@@ -498,59 +567,164 @@ void pg_release_memory(pg_allocator *a, void *memory, size_t got)
         a->huges[a->huges_n++] = (huge){memory, got};
         a->cached_large += got;
     }
+    return a->retired && a->live == 0;
+}
+
+/* Counts a block that comes in. Needs the lock. */
+static void count_in(pg_allocator *a, size_t got)
+{
+    a->arena->frees++;
+    a->arena->allocated -= got;
+}
+
+static void empty_retired(pg_allocator *a)
+{
+    const pg_device *d = a->device;
+    if (!d->quiet || d->quiet(d)) empty_pool(a);
+}
+
+void pg_release_memory(pg_allocator *a, void *memory, size_t got)
+{
+    if (!memory) return;
+    hide(a->device, memory, got);
+    pg_debt_add(-(int64_t)got);
+    lock(a);
+    count_in(a, got);
+    bool last = put_back(a, memory, got);
     unlock(a);
+    if (__builtin_expect(last, 0)) empty_retired(a);
+}
+
+static void give_later(pg_allocator *a, later one)
+{
+    hide(a->device, one.memory, one.got);
+    lock(a);
+    bool last = put_back(a, one.memory, one.got);
+    unlock(a);
+    if (last) empty_retired(a);
+}
+
+void pg_release_when(pg_allocator *a, void *memory, size_t got, void *guard)
+{
+    pg_debt_add(-(int64_t)got);
+    lock(a);
+    count_in(a, got);
+    if (a->laters_n == a->laters_room) {
+        int n = a->laters_room ? 2 * a->laters_room : 16;
+        later *laters = realloc(a->laters, (size_t)n * sizeof *laters);
+        if (laters) {
+            a->laters = laters;
+            a->laters_room = n;
+        }
+    }
+    bool room = a->laters_n < a->laters_room;
+    if (room) a->laters[a->laters_n++] = (later){memory, got, guard};
+    unlock(a);
+    if (room) return;
+    a->device->passed(guard, true);
+    give_later(a, (later){memory, got, NULL});
+}
+
+static void settle_laters(pg_allocator *a, bool wait)
+{
+    for (;;) {
+        later one = {NULL, 0, NULL};
+        lock(a);
+        for (int i = 0; i < a->laters_n && !one.memory; i++)
+            if (wait || a->device->passed(a->laters[i].guard, false)) {
+                one = a->laters[i];
+                a->laters[i] = a->laters[--a->laters_n];
+            }
+        unlock(a);
+        if (!one.memory) return;
+        if (wait) a->device->passed(one.guard, true);
+        give_later(a, one);
+    }
 }
 
 /* ---- the allocator itself ---- */
 
-pg_allocator *pg_allocator_new(const pg_device *device)
+static pg_arena *arena_new(void)
 {
-    pg_allocator *a = calloc(1, sizeof *a);
-    if (!a) return NULL;
-    atomic_flag_clear(&a->lock);
-    a->device = device;
-    a->chunk_next = CHUNK_MIN;
+    pg_arena *r = calloc(1, sizeof *r);
+    if (!r) return NULL;
+    atomic_flag_clear(&r->lock);
     const char *fail = getenv("PERIGEE_FAIL_ALLOCATION");
     if (fail && *fail) {
         char *end;
         fail_at = strtoll(fail, &end, 10);
         fail_on = *end == '+';
     }
-    pg_allocator *first = atomic_load(&allocators);
-    do a->next = first;
-    while (!atomic_compare_exchange_weak(&allocators, &first, a));
+    pg_arena *first = atomic_load(&arenas);
+    do r->next = first;
+    while (!atomic_compare_exchange_weak(&arenas, &first, r));
+    return r;
+}
+
+pg_allocator *pg_allocator_new(const pg_device *device, pg_allocator *sibling)
+{
+    pg_arena *r = sibling ? sibling->arena : arena_new();
+    if (!r) return NULL;
+    lock_arena(r);
+    pg_allocator *a = r->pools;
+    while (a && !(a->retired && a->live == 0 && a->laters_n == 0)) a = a->next;
+    if (a) a->retired = false;
+    unlock_arena(r);
+    if (a) return a;
+    if (!(a = calloc(1, sizeof *a))) return NULL;
+    a->device = device;
+    a->arena = r;
+    a->chunk_next = CHUNK_MIN;
+    lock_arena(r);
+    a->next = r->pools;
+    r->pools = a;
+    unlock_arena(r);
     return a;
+}
+
+void pg_allocator_retire(pg_allocator *a)
+{
+    lock(a);
+    a->retired = true;
+    unlock(a);
+    settle_laters(a, false);
+    empty_retired(a);
 }
 
 void pg_allocator_statistics(pg_allocator *a, pg_memory_stats *stats)
 {
+    pg_arena *r = a->arena;
     lock(a);
-    stats->allocated = (double)a->allocated;
-    stats->reserved = (double)a->reserved;
-    stats->max_allocated = (double)a->max_allocated;
-    stats->max_reserved = (double)a->max_reserved;
-    stats->allocations = (double)a->allocations;
-    stats->frees = (double)a->frees;
-    stats->cache_hits = (double)a->hits;
-    stats->system_allocations = (double)a->system;
+    stats->allocated = (double)r->allocated;
+    stats->reserved = (double)r->reserved;
+    stats->max_allocated = (double)r->max_allocated;
+    stats->max_reserved = (double)r->max_reserved;
+    stats->allocations = (double)r->allocations;
+    stats->frees = (double)r->frees;
+    stats->cache_hits = (double)r->hits;
+    stats->system_allocations = (double)r->system;
+    stats->allocated_ever = r->allocated_ever;
+    stats->retries = (double)r->retries;
+    stats->failures = (double)r->failures;
     unlock(a);
 }
 
 void pg_allocator_reset_peak(pg_allocator *a)
 {
+    pg_arena *r = a->arena;
     lock(a);
-    a->max_allocated = a->allocated;
-    a->max_reserved = a->reserved;
+    r->max_allocated = r->allocated;
+    r->max_reserved = r->reserved;
     unlock(a);
 }
 
 size_t pg_allocated_everywhere(void)
 {
     size_t sum = 0;
-    for (pg_allocator *a = atomic_load(&allocators); a; a = a->next) {
-        lock(a);
-        sum += a->allocated;
-        unlock(a);
+    for (pg_arena *r = atomic_load(&arenas); r; r = r->next) {
+        lock_arena(r);
+        sum += r->allocated;
+        unlock_arena(r);
     }
     return sum;
 }

@@ -65,14 +65,15 @@ static int check_castable(const pg_tensor *self, const pg_tensor *result) {
 /* x covers its storage alone: nobody else can tell one block of memory from another. */
 static bool owns_all(const pg_impl *x) {
     const pg_storage *s = x->storage;
-    return atomic_load_explicit(&s->refs, memory_order_acquire) == 1 && !s->exposed && !s->release && x->contiguous &&
-           x->offset == 0;
+    return atomic_load_explicit(&s->refs, memory_order_acquire) == 1 && !s->exposed && !s->release && !s->uses &&
+           x->contiguous && x->offset == 0;
 }
 
 /* Elements of result become self's: by exchanging memory where no one can see it, else by copying. */
 static int take_elements(const pg_tensor *self, pg_tensor *result) {
     pg_impl *x = self->impl, *y = result->impl;
-    if (x->storage != y->storage && owns_all(x) && owns_all(y) && x->dtype == y->dtype && x->numel == y->numel) {
+    /* of one pool: memory of a captured graph stays the graph's, and that of a stream its stream's */
+    if (x->storage != y->storage && x->storage->from == y->storage->from && owns_all(x) && owns_all(y) && x->dtype == y->dtype && x->numel == y->numel) {
         pg_storage *s = x->storage, *r = y->storage;
         void *data = s->data;
         size_t bytes = s->bytes, got = s->got;

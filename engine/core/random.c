@@ -8,16 +8,11 @@
 
 #include "tensor.h"
 
-enum { DEVICES_MAX = 16 };
-
 /* A thread's streams, one a device. */
-typedef struct streams {
+static PG_THREAD struct {
     bool ready;
-    double initial;
-    pg_philox state[DEVICES_MAX];
-} streams;
-
-static _Thread_local streams here;
+    pg_philox state[PG_DEVICES];
+} here;
 
 static uint64_t fresh_seed(void)
 {
@@ -30,26 +25,16 @@ static uint64_t fresh_seed(void)
     return seed >> 11;   /* exact as a double: a script can print it and give it back */
 }
 
-static void seed_all(uint64_t seed, double initial)
+static void seed_all(uint64_t seed)
 {
-    for (int k = 0; k < DEVICES_MAX; k++) here.state[k] = (pg_philox){seed, 0};
-    here.initial = initial;
+    for (int k = 0; k < PG_DEVICES; k++) here.state[k] = (pg_philox){seed, 0};
     here.ready = true;
-}
-
-static void begin(void)
-{
-    if (here.ready) return;
-    uint64_t seed = fresh_seed();
-    seed_all(seed, (double)seed);
 }
 
 static pg_philox *stream_of(const pg_device *device)
 {
-    begin();
-    int k = 0;
-    for (const pg_device *d; k < DEVICES_MAX - 1 && (d = pg_device_at(k)) && d != device;) k++;
-    return &here.state[k];
+    if (!here.ready) seed_all(fresh_seed());
+    return &here.state[device->number];
 }
 
 pg_philox pg_random_draw(const pg_device *device, uint64_t blocks)
@@ -59,16 +44,33 @@ pg_philox pg_random_draw(const pg_device *device, uint64_t blocks)
     return state;
 }
 
-int pg_manual_seed(int64_t seed)
+void pg_random_set(const pg_device *device, pg_philox state) { *stream_of(device) = state; }
+
+static int check_not_capturing(const char *what)
 {
-    seed_all((uint64_t)seed, (double)seed);
-    return PG_OK;
+    return pg_graph_capturing() ? pg_fail("%s: a generator cannot be set while a graph is captured", what) : PG_OK;
 }
 
-double pg_initial_seed(void)
+int pg_manual_seed(int64_t seed)
 {
-    begin();
-    return here.initial;
+    int status = check_not_capturing("manual_seed");
+    if (status >= 0) seed_all((uint64_t)seed);
+    return status;
+}
+
+int pg_manual_seed_of(int64_t seed, const char *device)
+{
+    const pg_device *d;
+    int status = check_not_capturing("manual_seed");
+    if (status >= 0) status = pg_device_find(&d, device);
+    if (status >= 0) pg_random_set(d, (pg_philox){(uint64_t)seed, 0});
+    return status;
+}
+
+double pg_initial_seed(const char *device)
+{
+    const pg_device *d;
+    return pg_device_find(&d, device) < 0 ? -1 : (double)(int64_t)stream_of(d)->seed;
 }
 
 /* The state as bytes: seed, then offset, little end first. */
@@ -112,7 +114,8 @@ int pg_set_rng_state(const pg_tensor *state, const char *device)
         return pg_fail("set_rng_state: expected a tensor on the cpu, got one on %s",
                        pg_device_of(state)->name);
     const pg_device *d;
-    int status = pg_device_find(&d, device);
+    int status = check_not_capturing("set_rng_state");
+    if (status >= 0) status = pg_device_find(&d, device);
     if (status < 0) return status;
     uint8_t bytes[PG_RNG_STATE_BYTES];
     const uint8_t *from = pg_data(state);

@@ -11,5 +11,6 @@ typedef struct pg_device pg_device;
 
 /* The state for a draw of `blocks` counter steps; advances this thread's stream. */
 pg_philox pg_random_draw(const pg_device *device, uint64_t blocks);
+void pg_random_set(const pg_device *device, pg_philox state);
 
 #endif

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "../autograd/tape.h"
+#include "../device/stream.h"
 #include "live.h"
 
 /* ---- freed structs are kept by the thread that freed them, linked through their first word ---- */
@@ -46,8 +47,10 @@ static pg_storage *storage_new(void) {
     atomic_init(&s->refs, 1);
     atomic_init(&s->version, 0);
     s->exposed = false;
+    s->from = NULL;
     s->release = NULL;
     s->owner = NULL;
+    s->uses = NULL;
     atomic_fetch_add_explicit(&pg_live_storages, 1, memory_order_relaxed);
     return s;
 }
@@ -57,12 +60,13 @@ static void storage_forget(pg_storage *s) {
     keeper_give(&storage_keeper, s);
 }
 
-static int storage_allocate(pg_storage **out, const pg_device *device, size_t bytes) {
+static int storage_allocate(pg_storage **out, const pg_device *device, pg_allocator *from, size_t bytes) {
     pg_storage *s = storage_new();
     if (!s) return pg_out_of_memory(sizeof *s);
     s->device = device;
     s->bytes = bytes;
-    int status = pg_allocate(device->allocator, bytes, &s->data, &s->got);
+    s->from = from;
+    int status = pg_allocate(from, bytes, &s->data, &s->got);
     if (status < 0) {
         storage_forget(s);
         return status;
@@ -74,7 +78,8 @@ static int storage_allocate(pg_storage **out, const pg_device *device, size_t by
 void pg_storage_release(pg_storage *s) {
     if (atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1) return;
     if (s->release) s->release(s);
-    else pg_release_memory(s->device->allocator, s->data, s->got);
+    else if (s->uses) pg_stream_release(s->from, s->data, s->got, s->uses);
+    else pg_release_memory(s->from, s->data, s->got);
     storage_forget(s);
 }
 
@@ -276,6 +281,10 @@ const char *pg_shape_text(char *buffer, const int64_t *shape, int ndim) {
 /* ---- making ---- */
 
 int pg_new(pg_tensor *out, const pg_device *device, int dtype, int ndim, const int64_t *shape) {
+    return pg_new_from(out, device, pg_pool_of(device), dtype, ndim, shape);
+}
+
+int pg_new_from(pg_tensor *out, const pg_device *device, pg_allocator *from, int dtype, int ndim, const int64_t *shape) {
     int64_t n = ndim > PG_DIMS_MAX ? 0 : pg_product(shape, ndim);
     size_t bytes;
     if (n < 0 || __builtin_mul_overflow((size_t)n, (size_t)pg_size_of(dtype), &bytes) || bytes > PTRDIFF_MAX) {
@@ -288,7 +297,7 @@ int pg_new(pg_tensor *out, const pg_device *device, int dtype, int ndim, const i
     }
     pg_impl *x = NULL;
     int status = impl_new(&x, ndim);
-    if (status >= 0) status = storage_allocate(&x->storage, device, bytes);
+    if (status >= 0) status = storage_allocate(&x->storage, device, from, bytes);
     if (status < 0) {
         pg_impl_release(x);
         return status;
@@ -471,13 +480,26 @@ static int copy_same_device(const pg_tensor *to, const pg_tensor *from) {
     return PG_RUN(pg_device_of(to), copy, to->impl->dtype, from->impl->dtype, &s);
 }
 
-static int copy_across(const pg_tensor *to, const pg_tensor *from) {
+/* Bytes between the host and a device. later: where the host's memory is pinned the copy may run after the return. */
+static int move_bytes(const pg_tensor *to, const pg_tensor *from, size_t bytes, bool later) {
+    const pg_device *d = pg_device_of(to), *e = pg_device_of(from);
+    if (e->host) {
+        if (later && pg_is_pinned(from->impl->storage->from))
+            return pg_copy_later_to(d, pg_data(to), from->impl->storage, pg_data(from), bytes);
+        return d->from_host(d, pg_data(to), pg_data(from), bytes);
+    }
+    if (later && pg_is_pinned(to->impl->storage->from))
+        return pg_copy_later_from(e, to->impl->storage, pg_data(to), pg_data(from), bytes);
+    return e->to_host(e, pg_data(to), pg_data(from), bytes);
+}
+
+static int copy_across(const pg_tensor *to, const pg_tensor *from, bool later) {
     const pg_device *d = pg_device_of(to), *e = pg_device_of(from);
     if (!d->host && !e->host) {
         pg_tensor host = PG_HANDLE;
         int status = pg_new(&host, pg_device_cpu(), from->impl->dtype, from->impl->ndim, from->impl->shape);
-        if (status >= 0) status = copy_across(&host, from);
-        if (status >= 0) status = copy_across(to, &host);
+        if (status >= 0) status = copy_across(&host, from, false);
+        if (status >= 0) status = copy_across(to, &host, false);
         pg_tensor_release(&host);
         return status;
     }
@@ -485,19 +507,21 @@ static int copy_across(const pg_tensor *to, const pg_tensor *from) {
     pg_tensor packed = PG_HANDLE, landed = PG_HANDLE;
     int status = pg_dense_as(&packed, from, to->impl->dtype);
     size_t bytes = status < 0 ? 0 : (size_t)packed.impl->numel * (size_t)pg_size_of(to->impl->dtype);
-    if (status >= 0) status = pg_new(&landed, d, to->impl->dtype, from->impl->ndim, from->impl->shape);
-    if (status >= 0)
-        status = e->host ? d->from_host(d, pg_data(&landed), pg_data(&packed), bytes)
-                         : e->to_host(e, pg_data(&landed), pg_data(&packed), bytes);
-    if (status >= 0) status = copy_same_device(to, &landed);
+    if (status >= 0 && to->impl->contiguous && pg_same_shape(to, from)) {
+        status = move_bytes(to, &packed, bytes, later);
+    } else {
+        if (status >= 0) status = pg_new(&landed, d, to->impl->dtype, from->impl->ndim, from->impl->shape);
+        if (status >= 0) status = move_bytes(&landed, &packed, bytes, later && !d->host);
+        if (status >= 0) status = copy_same_device(to, &landed);
+    }
     pg_tensor_release(&packed);
     pg_tensor_release(&landed);
     return status;
 }
 
-int pg_copy_into(const pg_tensor *to, const pg_tensor *from) {
+static int copy_into(const pg_tensor *to, const pg_tensor *from, bool later) {
     if (to->impl->numel == 0) return PG_OK;
-    if (pg_device_of(to) != pg_device_of(from)) return copy_across(to, from);
+    if (pg_device_of(to) != pg_device_of(from)) return copy_across(to, from, later);
     if (to->impl->storage == from->impl->storage) {
         pg_tensor apart = PG_HANDLE;
         int status = pg_new_like(&apart, from, from->impl->dtype);
@@ -508,6 +532,9 @@ int pg_copy_into(const pg_tensor *to, const pg_tensor *from) {
     }
     return copy_same_device(to, from);
 }
+
+int pg_copy_into(const pg_tensor *to, const pg_tensor *from) { return copy_into(to, from, false); }
+int pg_copy_into_later(const pg_tensor *to, const pg_tensor *from) { return copy_into(to, from, true); }
 
 int pg_dense_as(pg_tensor *out, const pg_tensor *x, int dtype) {
     if (x->impl->contiguous && x->impl->dtype == dtype) {

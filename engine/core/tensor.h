@@ -14,6 +14,7 @@
 
 typedef struct pg_node pg_node;
 typedef struct pg_scope pg_scope;
+typedef struct pg_stream_use pg_stream_use;
 
 typedef struct pg_storage {
     atomic_int refs;
@@ -22,8 +23,10 @@ typedef struct pg_storage {
     void *data;
     size_t bytes, got;            /* asked for; what the allocator gave */
     const pg_device *device;
-    void (*release)(struct pg_storage *s);   /* NULL: the allocator's memory */
+    pg_allocator *from;           /* whose memory this is; NULL where release says how it goes */
+    void (*release)(struct pg_storage *s);
     void *owner;                  /* for release: a mapped file */
+    pg_stream_use *uses;          /* streams other than the pool's own that use it (device/stream.h), or NULL */
 } pg_storage;
 
 /* Made by a view op: plain; one of several (split, unbind, chunk); made without gradient mode. The last two refuse in-place
@@ -77,6 +80,8 @@ int pg_new(pg_tensor *out, const pg_device *device, int dtype, int ndim, const i
 static inline int pg_new_like(pg_tensor *out, const pg_tensor *x, int dtype) {
     return pg_new(out, pg_device_of(x), dtype, x->impl->ndim, x->impl->shape);
 }
+/* The same with memory from a pool that is not the device's usual one. */
+int pg_new_from(pg_tensor *out, const pg_device *device, pg_allocator *from, int dtype, int ndim, const int64_t *shape);
 /* A 0-dim tensor of a value. */
 int pg_new_scalar(pg_tensor *out, const pg_device *device, int dtype, double value);
 /* out becomes a tensor over x's storage with another geometry (offset in elements from the storage's start), without history and
@@ -148,6 +153,8 @@ void pg_strided_end(pg_strided *s);
 
 /* Elements copied (converted, broadcast) into `to`, which may have any strides; devices may differ. */
 int pg_copy_into(const pg_tensor *to, const pg_tensor *from);
+/* The same, but between pinned memory and another device the copy may run after the return: when the stream comes to it. */
+int pg_copy_into_later(const pg_tensor *to, const pg_tensor *from);
 /* out: x itself where it already is contiguous (shared), else a dense copy. */
 int pg_dense(pg_tensor *out, const pg_tensor *x);
 /* out: x converted (shared where dtype is the same already). */

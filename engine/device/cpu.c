@@ -227,7 +227,7 @@ static void make(void)
     const isa *best = pick();
     cpu.kernels = best->kernels;
     isa_name = best->name;
-    cpu.allocator = pg_allocator_new(&cpu);
+    cpu.allocator = pg_allocator_new(&cpu, NULL);
     atomic_store_explicit(&made, true, memory_order_release);
 }
 

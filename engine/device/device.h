@@ -9,7 +9,8 @@
 
 struct pg_device {
     const char *type;                  /* "cpu", "cuda" */
-    int index;
+    int index;                         /* among those of its type */
+    int number;                        /* among all: the cpu is 0 */
     const char *name;                  /* "cpu", "cuda:0": what users see */
     bool host;                         /* its memory can be read by this process as it is */
     const pg_kernels *kernels;
@@ -19,7 +20,8 @@ struct pg_device {
     void (*raw_free)(const pg_device *d, void *memory, size_t bytes);
     /* Bytes that may still be asked for, checked before large reservations. */
     size_t (*available)(const pg_device *d);
-    /* Between this device and host memory; ordered after what this thread launched before; done on return. */
+    /* Between this device and host memory; ordered after what this thread launched before. Host memory is done with on return; what
+     * to_host read is there, and errors that kernels met on the way are its errors. */
     int (*to_host)(const pg_device *d, void *host, const void *memory, size_t bytes);
     int (*from_host)(const pg_device *d, void *memory, const void *host, size_t bytes);
     /* Fills a context for the calling thread's current stream. */
@@ -27,15 +29,27 @@ struct pg_device {
     /* Frees what scratch gave since context(). */
     void (*context_end)(const pg_device *d, pg_context *context);
     int (*synchronize)(const pg_device *d);
+
+    /* Of devices whose work is queued on streams; NULL on the cpu. */
+    pg_allocator *(*pool)(const pg_device *d);      /* of the calling thread's current stream, or of the graph that it captures */
+    bool (*quiet)(const pg_device *d);              /* memory may go back now: no graph is being captured */
+    bool (*passed)(void *guard, bool wait);         /* see pg_release_when; a guard that has passed is freed */
+    const char *(*why)(const pg_device *d);         /* why raw_allocate failed in this thread; NULL: for want of memory */
+    const char *(*failure)(const pg_device *d);     /* what a launch met that answered PG_KERNEL_FAILED */
 };
+
+/* Where the calling thread's new memory on d comes from. */
+static inline pg_allocator *pg_pool_of(const pg_device *d) { return d->pool ? d->pool(d) : d->allocator; }
 
 const pg_device *pg_device_cpu(void);
 /* "cpu", "cuda", "cuda:1"; NULL name is this thread's default device. An unknown or absent device is an error that
  * lists those there are. */
 int pg_device_find(const pg_device **out, const char *name);
 
-/* The k-th device that there is, NULL past the last. The cpu is device 0. */
+/* The k-th device that is known, NULL past the last. The cpu is device 0; the others are known once pg_device_find or
+ * pg_device_count was asked for one of their type. */
 const pg_device *pg_device_at(int k);
+enum { PG_CUDA_DEVICES = 8, PG_DEVICES = 1 + PG_CUDA_DEVICES };
 /* Why the cpu's kernels are not those that were asked for (PERIGEE_CPU_ISA), or NULL. */
 const char *pg_cpu_problem(void);
 
@@ -43,6 +57,8 @@ const char *pg_cpu_problem(void);
  * message set). */
 int pg_kernel_status(const pg_device *d, pg_context *context, int kernel_status, const char *kernel,
                      int dtype);
+/* The error of a kernel that met something wrong in its data: what bad_index says. */
+int pg_kernel_complaint(int64_t kind, const int64_t *bad_index);
 #define PG_RUN(device, kernel, ...)                                                                         \
     __extension__({                                                                                         \
         const pg_device *device_ = (device);                                                                \

@@ -4,9 +4,10 @@
 #include <string.h>
 
 #include "../core/dtype.h"
+#include "cuda.h"
 #include "device.h"
 
-const pg_device *pg_device_at(int k) { return k == 0 ? pg_device_cpu() : NULL; }
+const pg_device *pg_device_at(int k) { return k == 0 ? pg_device_cpu() : pg_cuda_known(k - 1); }
 
 /* Where tensors are made that are not told where: this thread's, NULL for the cpu. */
 static PG_THREAD const pg_device *default_device;
@@ -35,6 +36,9 @@ int pg_device_find(const pg_device **out, const char *name)
     }
     long index;
     size_t n = type_length(name, &index);
+    const bool cuda = n == 4 && memcmp(name, "cuda", 4) == 0 && index != -2;
+    const char *why = cuda ? pg_cuda_why_not() : NULL;
+    if (cuda && !why && index == -1) index = pg_cuda_current_device();
     const pg_device *d;
     for (int k = 0; (d = pg_device_at(k)); k++)
         if (strlen(d->type) == n && memcmp(d->type, name, n) == 0 && (index == -1 || index == d->index)) {
@@ -46,8 +50,8 @@ int pg_device_find(const pg_device **out, const char *name)
     there[0] = 0;
     for (int k = 0; (d = pg_device_at(k)) && used < sizeof there; k++)
         used += (size_t)snprintf(there + used, sizeof there - used, "%s%s", k ? ", " : "", d->name);
-    if (n == 4 && memcmp(name, "cuda", 4) == 0 && index != -2)
-        return pg_fail("device '%.60s': this engine was built without CUDA (devices here: %s)", name, there);
+    if (why) return pg_fail("device '%.60s': %s (devices here: %s)", name, why, there);
+    if (cuda) return pg_fail("device '%.60s': there is no such CUDA device (devices here: %s)", name, there);
     return pg_fail("unknown device '%.60s' (devices here: %s)", name, there);
 }
 
@@ -65,8 +69,18 @@ int pg_device_count(const char *type)
 {
     int n = 0;
     const pg_device *d;
+    if (type && strcmp(type, "cuda") == 0) pg_cuda_why_not();
     for (int k = 0; (d = pg_device_at(k)); k++) n += type != NULL && strcmp(d->type, type) == 0;
     return n;
+}
+
+int pg_kernel_complaint(int64_t kind, const int64_t *bad)
+{
+    if (kind == PG_KERNEL_ZERO_DIVISION) return pg_fail("integer division by zero");
+    if (!bad || !bad[0]) return pg_fail_status(PG_ERROR_INDEX, "an index is out of range");
+    if (!bad[2]) return pg_fail_status(PG_ERROR_INDEX, "index %lld is out of range", (long long)bad[1]);
+    return pg_fail_status(PG_ERROR_INDEX, "index %lld is out of range for a dimension of size %lld",
+                          (long long)bad[1], (long long)bad[2]);
 }
 
 int pg_kernel_status(const pg_device *d, pg_context *context, int kernel_status, const char *kernel,
@@ -85,22 +99,15 @@ int pg_kernel_status(const pg_device *d, pg_context *context, int kernel_status,
         /* the allocator has left the message with the sizes */
         status = PG_ERROR_MEMORY;
         break;
-    case PG_KERNEL_BAD_INDEX: {
-        const int64_t *bad = context->bad_index;
-        if (bad && bad[0] && bad[2])
-            status = pg_fail_status(PG_ERROR_INDEX, "index %lld is out of range for a dimension of size %lld",
-                                    (long long)bad[1], (long long)bad[2]);
-        else if (bad && bad[0])
-            status = pg_fail_status(PG_ERROR_INDEX, "index %lld is out of range", (long long)bad[1]);
-        else
-            status = pg_fail_status(PG_ERROR_INDEX, "an index is out of range");
+    case PG_KERNEL_BAD_INDEX:
+    case PG_KERNEL_ZERO_DIVISION:
+        status = pg_kernel_complaint(kernel_status, context->bad_index);
         break;
-    }
     case PG_KERNEL_INTERRUPTED:
         status = pg_fail_status(PG_ERROR_INTERRUPT, "interrupted");
         break;
-    case PG_KERNEL_ZERO_DIVISION:
-        status = pg_fail("integer division by zero");
+    case PG_KERNEL_FAILED:
+        status = pg_fail("\"%s\" failed on %s: %s", kernel, d->name, d->failure ? d->failure(d) : "no reason given");
         break;
     default:
         status = pg_fail("\"%s\" failed on %s with kernel status %d", kernel, d->name, kernel_status);

@@ -121,11 +121,15 @@ const char *pg_get_default_device(void);
 typedef struct pg_memory_stats {
     double allocated, reserved, max_allocated, max_reserved;  /* bytes */
     double allocations, frees, cache_hits, system_allocations;
+    double allocated_ever, retries, failures;                 /* bytes; attempts after the cache was emptied; errors */
     double live_tensors, live_storages, live_nodes;           /* whole process; leaks show here */
 } pg_memory_stats;
 int pg_memory_statistics(pg_memory_stats *stats, const char *device);
 int pg_reset_peak_memory_stats(const char *device);
 int pg_empty_cache(const char *device);                       /* NULL: every device's */
+/* This thread's caller collects garbage when a call answers PG_ERROR_MEMORY, and makes it once more: a device's cache then goes
+ * with the second failure only. */
+void pg_memory_collects(bool collects);
 /* The debt counter: bytes handed out since the last pg_debt_clear on this thread's Lua state. A call past the limit answers
  * PG_COLLECT. The binding calls pg_debt_clear(seconds that collecting took, seconds since the last one) after collecting. */
 void pg_debt_clear(double collect_seconds, double since_seconds);
@@ -143,7 +147,8 @@ int pg_scope_resume(int token);
 enum { PG_RNG_STATE_BYTES = 16 };
 /* Each thread has streams of its own, one a device; one that it does not seed starts by chance. */
 int pg_manual_seed(int64_t seed);                             /* this thread's streams */
-double pg_initial_seed(void);
+int pg_manual_seed_of(int64_t seed, const char *device);      /* the device's alone */
+double pg_initial_seed(const char *device);
 int pg_get_rng_state(pg_tensor *out, const char *device);     /* uint8 (PG_RNG_STATE_BYTES) */
 int pg_set_rng_state(const pg_tensor *state, const char *device);
 
@@ -154,6 +159,61 @@ int pg_get_num_threads(void);
 /* 1 where OpenBLAS takes the large matrix products, with its version and kernels in *text; else 0, and why. Opens it. */
 int pg_openblas_config(const char **text);
 const char *pg_cpu_isa(void);                                 /* the kernels in use: "baseline", "avx2", "avx512" */
+
+/* ---- CUDA devices: streams, events, pinned memory, graphs ---- */
+
+/* Where a device is named, NULL means the current CUDA device. */
+
+/* Why there is no CUDA device, or NULL where there is one. The first call of this process that asks for CUDA looks for it. */
+const char *pg_cuda_why_not(void);
+int pg_cuda_is_emulated(void);                                /* the kernels run on the CPU (PERIGEE_CUDA=emulated) */
+typedef struct pg_cuda_device_info {
+    char name[256];
+    int32_t major, minor, multi_processor_count, warp_size, max_threads_per_block, max_threads_per_multi_processor;
+    double total_memory, shared_memory_per_block, shared_memory_per_multiprocessor, l2_cache_size;   /* bytes */
+} pg_cuda_device_info;
+int pg_cuda_device_properties(pg_cuda_device_info *out, const char *device);
+int pg_cuda_memory_info(double *free_bytes, double *total, const char *device);
+int pg_cuda_set_device(const char *device);                   /* this thread's current one: what "cuda" means */
+int pg_cuda_current_device(void);
+/* Waits for all that was launched on the device. What kernels found wrong (an index out of range) is this call's error, or that of
+ * whichever call waits next. */
+int pg_synchronize(const char *device);
+
+/* Streams live as long as the process: a new one is one of 32 that are handed out in turn. */
+typedef struct pg_stream pg_stream;
+int pg_stream_new(pg_stream **out, const char *device, bool urgent);
+int pg_stream_default(pg_stream **out, const char *device);
+int pg_stream_current(pg_stream **out, const char *device);
+int pg_stream_set(pg_stream *stream);                         /* becomes this thread's current one on its device */
+int pg_stream_number(const pg_stream *stream);                /* 0: the default; -1 for NULL */
+const char *pg_stream_device(const pg_stream *stream);
+int pg_stream_synchronize(pg_stream *stream);
+int pg_stream_query(bool *done, pg_stream *stream);
+/* t's memory is not given to others before what is now on the stream has run. */
+int pg_record_stream(const pg_tensor *t, pg_stream *stream);
+
+typedef struct pg_event pg_event;
+int pg_event_new(pg_event **out, const char *device, bool timed);
+void pg_event_free(pg_event *event);
+int pg_event_record(pg_event *event, pg_stream *stream);
+int pg_event_wait(pg_event *event, pg_stream *stream);        /* what comes on the stream waits; the caller does not */
+int pg_event_query(bool *done, pg_event *event);
+int pg_event_synchronize(pg_event *event);
+int pg_event_elapsed(double *milliseconds, pg_event *from, pg_event *to);
+
+int pg_pin_memory(pg_tensor *out, const pg_tensor *t);        /* a copy in pinned memory, or t itself where it is pinned */
+int pg_tensor_is_pinned(const pg_tensor *t);                  /* -1 where t is no live tensor */
+
+/* Between begin and end what this thread launches on the device is recorded, not run; values cannot be read meanwhile. A replay
+ * runs it on the current stream, with the same memory and fresh random numbers. end with keep false drops what was recorded;
+ * either way the graph is freed by the caller. */
+typedef struct pg_graph pg_graph;
+int pg_graph_begin(pg_graph **out, const char *device);
+int pg_graph_end(pg_graph *graph, bool keep);
+int pg_graph_replay(pg_graph *graph);
+void pg_graph_free(pg_graph *graph);
+bool pg_graph_capturing(void);                                /* this thread captures */
 
 /* ---- autograd ---- */
 
@@ -982,14 +1042,17 @@ int pg_contiguous(pg_tensor *out, const pg_tensor *input);
 /* clone(input: Tensor) -> Tensor   [method, grad2]
  * A contiguous copy. PyTorch's clone. */
 int pg_clone(pg_tensor *out, const pg_tensor *input);
-/* _to(input: Tensor, *, dtype: dtype? = nil, device: device? = nil, copy: bool = false) -> Tensor
+/* _to(input: Tensor, *, dtype: dtype? = nil, device: device? = nil, copy: bool = false,
+ *   non_blocking: bool = false) -> Tensor
  *   [internal, any device, grad2]
- * input with another dtype, on another device; itself where nothing changes and copy is false. PyTorch's
- * to. */
-int pg__to(pg_tensor *out, const pg_tensor *input, int dtype, const char *device, bool copy);
-/* copy_(input: Tensor, src: Tensor) -> self   [method, any device, grad2]
- * Writes src, broadcast and converted, into input. PyTorch's copy_. */
-int pg_copy_(pg_tensor *input, const pg_tensor *src);
+ * input with another dtype, on another device; itself where nothing changes and copy is false. non_blocking:
+ * from pinned memory, and to the cpu (into pinned memory), the copy runs when the stream comes to it.
+ * PyTorch's to. */
+int pg__to(pg_tensor *out, const pg_tensor *input, int dtype, const char *device, bool copy, bool non_blocking);
+/* copy_(input: Tensor, src: Tensor, non_blocking: bool = false) -> self   [method, any device, grad2]
+ * Writes src, broadcast and converted, into input. non_blocking: between pinned memory and a device the copy
+ * runs when the stream comes to it. PyTorch's copy_. */
+int pg_copy_(pg_tensor *input, const pg_tensor *src, bool non_blocking);
 /* fill_(input: Tensor, value: Tensor|number) -> self   [method, grad2]
  * Sets all elements to value: a number or a tensor of no dimensions. PyTorch's fill_. */
 int pg_fill_(pg_tensor *input, const pg_tensor *value, const pg_number *value_number);

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "core/live.h"
+#include "device/stream.h"
 
 #define text_of(shape, n) pg_shape_text((char[PG_TEXT]){0}, shape, n)
 
@@ -780,12 +781,12 @@ int op_contiguous(pg_tensor *out, const pg_tensor *input)
 static int to_backward(pg_backward *b)
 {
     pg_meta m = pg_input_meta(b, 0);
-    b->input[0] = x__to(b->pool, b->grad[0], m.dtype, m.device->name, false);
+    b->input[0] = x__to(b->pool, b->grad[0], m.dtype, m.device->name, false, false);
     return b->pool->status;
 }
 static const pg_rule to_rule = {.name = "to_copy", .backward = to_backward};
 
-int op__to(pg_tensor *out, const pg_tensor *input, int dtype, const char *device, bool copy)
+int op__to(pg_tensor *out, const pg_tensor *input, int dtype, const char *device, bool copy, bool non_blocking)
 {
     const pg_device *d = pg_device_of(input);
     int status = device ? pg_device_find(&d, device) : PG_OK;
@@ -795,8 +796,10 @@ int op__to(pg_tensor *out, const pg_tensor *input, int dtype, const char *device
         pg_share(out, input);
         return PG_OK;
     }
-    status = pg_new(out, d, dtype, input->impl->ndim, input->impl->shape);
-    if (status >= 0) status = pg_copy_into(out, input);
+    pg_allocator *from = pg_pool_of(d);
+    if (non_blocking && d->host && !pg_device_of(input)->host && !(from = pg_pinned_pool())) return PG_ERROR;
+    status = pg_new_from(out, d, from, dtype, input->impl->ndim, input->impl->shape);
+    if (status >= 0) status = non_blocking ? pg_copy_into_later(out, input) : pg_copy_into(out, input);
     if (status < 0) {
         pg_tensor_release(out);
         return status;
@@ -819,7 +822,7 @@ static int overwrite_backward(pg_backward *b)
     }
     if (b->n_inputs > 1 && b->needs[1]) {
         pg_meta m = pg_input_meta(b, 1);
-        b->input[1] = x__to(b->pool, b->grad[0], -1, m.device->name, false);
+        b->input[1] = x__to(b->pool, b->grad[0], -1, m.device->name, false, false);
     }
     return b->pool->status;
 }
@@ -827,7 +830,7 @@ static const pg_rule copy_rule = {.name = "copy", .backward = overwrite_backward
 static const pg_rule fill_rule = {.name = "fill", .backward = overwrite_backward};
 static const pg_rule zero_rule = {.name = "zero", .backward = overwrite_backward};
 
-int op_copy_(pg_tensor *input, const pg_tensor *src)
+int op_copy_(pg_tensor *input, const pg_tensor *src, bool non_blocking)
 {
     int64_t shape[PG_DIMS_MAX];
     int ndim = input->impl->ndim;
@@ -843,7 +846,7 @@ int op_copy_(pg_tensor *input, const pg_tensor *src)
     pg_tensor twin = PG_HANDLE;
     int status = pg_inplace_open(&twin, input, &copy_rule, NULL, 0, 2, (const pg_tensor *[]){input, src});
     if (status < 0) return status;
-    return pg_inplace_close(&twin, input, pg_copy_into(input, src));
+    return pg_inplace_close(&twin, input, non_blocking ? pg_copy_into_later(input, src) : pg_copy_into(input, src));
 }
 
 /* A float for an integer tensor loses its fraction, as PyTorch's fill_ does; one that it cannot hold at all

@@ -24,7 +24,7 @@ local pg = {}
 local LAZY = {
     nn = "perigee.nn", optim = "perigee.optim", data = "perigee.data", text = "perigee.text", train = "perigee.train",
     plot = "perigee.plot", repl = "perigee.repl", json = "perigee.json", models = "perigee.models",
-    safetensors = "perigee.safetensors", help = "perigee.help", printing = "perigee.printing", host = "perigee.host",
+    cuda = "perigee.cuda", safetensors = "perigee.safetensors", help = "perigee.help", printing = "perigee.printing", host = "perigee.host",
 }
 
 -- Namespaces of the op table that are no module of their own.
@@ -132,19 +132,6 @@ function pg.device(name)
         errors.fail("device: '%s': there are %d devices of the kind '%s'", name, n, kind)
     end
     return name
-end
-
-pg.cuda = {}
-
-function pg.cuda.device_count()
-    return math.max(0, C.pg_device_count("cuda"))
-end
-
---- false and the reason where there is none.
----@return boolean, string?
-function pg.cuda.is_available()
-    if pg.cuda.device_count() > 0 then return true end
-    return false, "this build of Perigee has no CUDA library; the engine runs on the CPU"
 end
 
 function pg.set_num_threads(n)

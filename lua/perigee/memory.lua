@@ -73,6 +73,8 @@ function memory.raise()
     return errors.raise(ffi.string(C.pg_last_error()))
 end
 
+C.pg_memory_collects(true)
+
 --- What to do about a status that is not PG_OK: collects where the engine asks for it; true where the call is to
 --- be made once more (memory ran out and has been collected); raises for any other failure.
 ---@param status integer
@@ -83,7 +85,6 @@ function memory.settle(status)
         return false
     elseif status == C.PG_ERROR_MEMORY then
         memory.collect()
-        C.pg_empty_cache(nil)
         return true
     end
     return memory.raise()

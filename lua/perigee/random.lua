@@ -12,25 +12,36 @@ local int64, uint64 = ffi.typeof("int64_t"), ffi.typeof("uint64_t")
 
 local random = {}
 
---- Seeds every device's generator.
----@param seed integer an integral number or an int64 cdata
-function random.manual_seed(seed)
+--- The seed, where it is one.
+---@return integer
+function random.check_seed(seed)
     local fits = (type(seed) == "number" and seed % 1 == 0 and math.abs(seed) < 2 ^ 63)
         or (type(seed) == "cdata" and (ffi.istype(int64, seed) or ffi.istype(uint64, seed)))
     if not fits then errors.fail("manual_seed: seed: expected an integer, got %s", wrapper.describe(seed)) end
-    memory.check(C.pg_manual_seed(seed))
+    return seed
+end
+
+--- Seeds every device's generator.
+---@param seed integer an integral number or an int64 cdata
+function random.manual_seed(seed)
+    memory.check(C.pg_manual_seed(random.check_seed(seed)))
 end
 
 --- The seed that was last set.
 ---@return number
 function random.initial_seed()
-    return C.pg_initial_seed()
+    return C.pg_initial_seed("cpu")
+end
+
+--- A seed from the clock.
+function random.fresh_seed()
+    return math.floor(memory.now() * 1e9) % 2 ^ 52
 end
 
 --- Seeds from the clock and gives the seed.
 ---@return number
 function random.seed()
-    local seed = math.floor(memory.now() * 1e9) % 2 ^ 52
+    local seed = random.fresh_seed()
     random.manual_seed(seed)
     return seed
 end

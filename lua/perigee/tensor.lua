@@ -274,11 +274,12 @@ end
 local known_to = { dtype = true, device = true, copy = true, non_blocking = true }
 
 --- Another dtype or device; the tensor itself where nothing changes. to(dtype), to(device), to(device, dtype),
---- to(other), to({dtype =, device =, copy =}).
+--- to(other), to({dtype =, device =, copy =, non_blocking =}). With non_blocking a copy between pinned memory and a
+--- device runs when the stream comes to it: what arrives on the CPU may be read after pg.cuda.synchronize().
 ---@return Tensor
 function methods.to(t, ...)
     live(t, "to")
-    local which, device, copy
+    local which, device, copy, non_blocking
     local n = select("#", ...)
     for k = 1, n do
         local v = (select(k, ...))
@@ -296,11 +297,12 @@ function methods.to(t, ...)
                 errors.fail("to: dtype: expected a dtype, got %s", wrapper.describe(v.dtype))
             end
             which, device, copy = v.dtype or which, v.device or device, v.copy
+            non_blocking = v.non_blocking
         elseif v ~= nil then
             errors.fail("to: expected a dtype, a device or a Tensor, got %s", wrapper.describe(v))
         end
     end
-    return tensor.convert(t, { dtype = which, device = device, copy = copy })
+    return tensor.convert(t, { dtype = which, device = device, copy = copy, non_blocking = non_blocking })
 end
 
 --- The op behind the conversions.
@@ -320,6 +322,23 @@ end
 function methods.cpu(t) return tensor.convert(live(t, "cpu"), { device = "cpu" }) end
 
 function methods.cuda(t) return tensor.convert(live(t, "cuda"), { device = "cuda" }) end
+
+--- A copy in memory that a CUDA device can reach by itself (page-locked); the tensor itself where it is there.
+---@return Tensor
+function methods.pin_memory(t)
+    local out = T(C.PG_HANDLE_MAGIC)
+    memory.check(C.pg_pin_memory(out, live(t, "pin_memory")))
+    return out
+end
+
+function methods.is_pinned(t) return answer(C.pg_tensor_is_pinned(live(t, "is_pinned"))) ~= 0 end
+
+--- t's memory goes to others only after what is now on the stream has run.
+---@param s cuda.Stream
+function methods.record_stream(t, s)
+    live(t, "record_stream")
+    memory.check(C.pg_record_stream(t, require("perigee.cuda").check_stream(s, "record_stream").pointer))
+end
 
 function methods.type_as(t, other) return methods.to(t, fields.dtype(live(other, "type_as"))) end
 
@@ -416,7 +435,7 @@ local function scalar_beside(value, t)
     else
         which = dtype.by_name.int64
     end
-    return construct.tensor(value, { dtype = which, device = fields.device(t) })
+    return construct.tensor(value, { dtype = which, device = "cpu" })
 end
 
 local function is_operand(value)

@@ -39,25 +39,32 @@ local function make(name, decoupled, weight_decay)
                 elseif group.amsgrad and not state.max_exp_avg_sq then
                     state.max_exp_avg_sq = Optimizer._zeros(p)
                 end
-                local step = state.step + 1
-                state.step = step
+                local step = state.step
                 local batch = batches[step]
                 if not batch then
-                    batch = { step = step, params = {}, grads = {}, m = {}, v = {}, max = {} }
+                    batch = { states = {}, params = {}, grads = {}, m = {}, v = {}, max = {} }
                     batches[step] = batch
                     order[#order + 1] = batch
                 end
                 local n = #batch.params + 1
                 batch.params[n], batch.grads[n], batch.m[n], batch.v[n] = p, grad, state.exp_avg, state.exp_avg_sq
-                batch.max[n] = state.max_exp_avg_sq
+                batch.max[n], batch.states[n] = state.max_exp_avg_sq, state
             end
         end
-        for _, batch in ipairs(order) do
-            local hyper = self:_hyper_tensor(k, group, {
-                group.lr, group.betas[1], group.betas[2], group.eps, group.weight_decay, decoupled and 1 or 0,
-                batch.step, group.amsgrad and 1 or 0, group.maximize and 1 or 0,
-            })
-            pg._C.adam_step_(hyper, batch.params, batch.grads, batch.m, batch.v, group.amsgrad and batch.max or nil)
+        for i, batch in ipairs(order) do
+            local states, amsgrad = batch.states, group.amsgrad
+            -- with the values a step is counted: a captured one at each run of its graph
+            local hyper = self:_hyper_tensor(i == 1 and k or k .. ":" .. i, group, 9, function()
+                local step = states[1].step + 1
+                for _, state in ipairs(states) do
+                    state.step = step
+                end
+                return {
+                    group.lr, group.betas[1], group.betas[2], group.eps, group.weight_decay, decoupled and 1 or 0,
+                    step, amsgrad and 1 or 0, group.maximize and 1 or 0,
+                }
+            end)
+            pg._C.adam_step_(hyper, batch.params, batch.grads, batch.m, batch.v, amsgrad and batch.max or nil)
         end
     end
     return class

@@ -7,6 +7,7 @@
 local ffi = require("ffi")
 local check = require("perigee.check")
 local core = require("perigee.ffi")
+local graph = require("perigee.cuda.graph")
 local parameter = require("perigee.nn.parameter")
 local pg = require("perigee")
 
@@ -140,23 +141,30 @@ function Optimizer:step(closure)
     return loss
 end
 
--- The group's tensor of hyperparameters on the parameters' device, holding `values`. One tensor for the optimizer's
--- life: what was captured with it sees the new values.
-function Optimizer:_hyper_tensor(k, group, values)
-    local own = self._hyper[k]
-    if not own then
-        local tensor = parameter.outside_scopes(pg.empty, { #values }, {
-            dtype = pg.float64, device = group.params[1].device,
-        })
-        own = { tensor = tensor, memory = ffi.cast("double *", C.pg_tensor_data_ptr(tensor)) }
-        self._hyper[k] = own
-    end
+local function write_hyper(own, values)
     if own.memory ~= nil then   -- the host's memory: written as it is
         for i = 1, #values do
             own.memory[i - 1] = values[i]
         end
     else
-        own.tensor:copy_(pg.tensor(values, { dtype = pg.float64 }))
+        own.tensor:copy_(pg.tensor(values, { dtype = pg.float64, device = "cpu" }))
+    end
+end
+
+-- A tensor of `n` hyperparameters on the group's device. `values` gives them: it is called now, or, where the step is
+-- captured in a graph, before each of the graph's runs; it also counts the step. One tensor for each key, for the
+-- optimizer's life: what was captured with it sees the new values.
+function Optimizer:_hyper_tensor(key, group, n, values)
+    local own = self._hyper[key]
+    if not own then
+        local tensor = parameter.outside_scopes(pg.empty, { n }, {
+            dtype = pg.float64, device = group.params[1].device,
+        })
+        own = { tensor = tensor, memory = ffi.cast("double *", C.pg_tensor_data_ptr(tensor)) }
+        self._hyper[key] = own
+    end
+    if not graph.before_replay(function() write_hyper(own, values()) end) then
+        write_hyper(own, values())
     end
     return own.tensor
 end
@@ -169,6 +177,9 @@ end
 ---@param p Tensor
 ---@return Tensor
 function Optimizer._zeros(p)
+    if graph.is_recording() then
+        fail("an optimizer's first step cannot be captured in a graph: give pg.cuda.graph a warmup of at least 1")
+    end
     return parameter.outside_scopes(make_state, p)
 end
 

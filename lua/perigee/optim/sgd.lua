@@ -21,10 +21,12 @@ function SGD:_check(o)
 end
 
 function SGD:_run(k, group, params, grads, buffers, first)
-    local hyper = self:_hyper_tensor(k, group, {
-        group.lr, group.momentum, group.dampening, group.weight_decay, group.nesterov and 1 or 0,
-        group.maximize and 1 or 0, first and 1 or 0,
-    })
+    local hyper = self:_hyper_tensor(first and k .. ":first" or k, group, 7, function()
+        return {
+            group.lr, group.momentum, group.dampening, group.weight_decay, group.nesterov and 1 or 0,
+            group.maximize and 1 or 0, first and 1 or 0,
+        }
+    end)
     pg._C.sgd_step_(hyper, params, grads, buffers)
 end
 
