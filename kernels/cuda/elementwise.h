@@ -15,7 +15,7 @@
 #ifndef PG_ELEMENTWISE_H
 #define PG_ELEMENTWISE_H
 
-#include "cuda.h"
+#include "divide.h"
 
 enum { EACH_BLOCK = 256, EACH_STEPS = 4 };
 
@@ -31,18 +31,6 @@ template <int inputs, class O, class A = O, class B = A, class C = A> struct ope
     static const int SMALLEST = smaller_of((int)sizeof(O), inputs > 0 ? (int)sizeof(A) : (int)sizeof(O));
     static const int VALUES = smaller_of(8, 16 / SMALLEST), UNROLL = 2;
 };
-
-/* n / size for n < 2^31 (Granlund and Montgomery 1994). */
-struct divisor { uint32_t size, multiplier, shift; };
-static inline divisor divisor_of(int64_t size) {
-    divisor d = {(uint32_t)size, 0, 0};
-    while ((INT64_C(1) << d.shift) < size) d.shift++;
-    d.multiplier = (uint32_t)((((UINT64_C(1) << d.shift) - (uint64_t)size) << 32) / (uint64_t)size + 1);
-    return d;
-}
-static __device__ __forceinline__ uint32_t divide(uint32_t n, const divisor &d) {
-    return ((uint32_t)((uint64_t)n * d.multiplier >> 32) + n) >> d.shift;
-}
 
 /* A pg_strided as a kernel reads it: ndim >= 1, count < 2^31, operands 0 (the output) to 3. */
 struct space {
@@ -196,12 +184,6 @@ template <class Op> __global__ void __launch_bounds__(EACH_BLOCK) each_element(c
 }
 
 /* ---- launching ---- */
-
-static inline int64_t count_of(int ndim, const int64_t *shape) {
-    int64_t n = 1;
-    for (int d = 0; d < ndim; d++) n *= shape[d];
-    return n;
-}
 
 /* `size` of dimension `cut` and all of those after it, from `offset` on. */
 static inline space space_of(const pg_strided *s, int inputs, int cut, int64_t size, const int64_t *offset, const int *item) {
