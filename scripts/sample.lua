@@ -21,9 +21,12 @@ local config = train.config {
     { "top_k", 0, "draw from the k likeliest; 0: from all" },
     { "top_p", 1, "draw from the likeliest that make up this probability", "float" },
     { "seed", 1337, "of the draws" },
-    { "device", "cpu", "where to run" },
+    train.DEVICE,
+    train.DTYPE,
 }
 local settings = config:parse_or_exit(arg, "Writes text with a trained GPT.")
+
+local compute = train.compute(settings)
 
 local function stop(...)
     io.stderr:write("sample: ", string.format(...), "\n")
@@ -48,7 +51,6 @@ local model = gpt.GPT {
     n_embd = saved.n_embd, dropout = saved.dropout, bias = saved.bias,
 }
 model:load_state_dict(checkpoint.model)
-model:to(settings.device)
 model:eval()
 
 local start = settings.start
@@ -70,7 +72,7 @@ end
 pg.manual_seed(settings.seed)
 for i = 1, settings.num_samples do
     io.stdout:write(start)
-    model:generate(prompt:unsqueeze(0):to(settings.device), settings.max_new_tokens, {
+    compute:forward(model.generate, model, prompt:unsqueeze(0):to(compute.device), settings.max_new_tokens, {
         temperature = settings.temperature, top_k = settings.top_k, top_p = settings.top_p,
         on_token = function(token)
             io.stdout:write(vocabulary:decode(token))

@@ -21,7 +21,8 @@ local config = train.config {
     { "out_dir", "out-gpt", "folder for checkpoints, metrics and plots" },
     { "init_from", "scratch", "start anew, or go on from out_dir", { "scratch", "resume" } },
     { "seed", 1337, "of weights, batches and dropout" },
-    { "device", "cpu", "where to train" },
+    train.DEVICE,
+    train.DTYPE,
     -- the model
     { "n_layer", 4, "transformer blocks" },
     { "n_head", 4, "attention heads" },
@@ -50,6 +51,8 @@ local config = train.config {
     { "sample_tokens", 400, "characters to write at the end" },
 }
 local settings, given = config:parse_or_exit(arg, "Trains a GPT on a text file, character by character.")
+
+local compute = train.compute(settings)
 
 local function stop(...)
     io.stderr:write("train_gpt: ", string.format(...), "\n")
@@ -127,8 +130,8 @@ end
 local ids = vocabulary:encode(text)
 local n_train = math.floor(ids:numel() * 0.9)
 local parts = {
-    train = ids:narrow(0, 0, n_train):to(settings.device),
-    val = ids:narrow(0, n_train, ids:numel() - n_train):to(settings.device),
+    train = ids:narrow(0, 0, n_train):to(compute.device),
+    val = ids:narrow(0, n_train, ids:numel() - n_train):to(compute.device),
 }
 for name, part in pairs(parts) do
     if part:numel() <= settings.block_size then
@@ -136,12 +139,12 @@ for name, part in pairs(parts) do
     end
 end
 
-local offsets = pg.arange(settings.block_size, { dtype = pg.int64, device = settings.device })
+local offsets = pg.arange(settings.block_size, { dtype = pg.int64 })
 
 -- Two (batch_size, block_size) tensors: sequences at random places, and the same one character later.
 local function get_batch(name)
     local part, T = parts[name], settings.block_size
-    local starts = pg.randint(0, part:numel() - T, { settings.batch_size, 1 }, { device = settings.device })
+    local starts = pg.randint(0, part:numel() - T, { settings.batch_size, 1 })
     local places = (starts + offsets):flatten()
     local x = part:index_select(0, places):view(settings.batch_size, T)
     local y = part:index_select(0, places + 1):view(settings.batch_size, T)
@@ -155,7 +158,6 @@ local model = gpt.GPT {
     vocab_size = vocabulary:len(), block_size = settings.block_size, n_layer = settings.n_layer,
     n_head = settings.n_head, n_embd = settings.n_embd, dropout = settings.dropout, bias = settings.bias,
 }
-model:to(settings.device)
 local parameters = model:parameters()
 local optimizer = model:configure_optimizer {
     lr = settings.learning_rate, betas = { settings.beta1, settings.beta2 }, weight_decay = settings.weight_decay,
@@ -173,7 +175,7 @@ if checkpoint then
     if scheduler and checkpoint.scheduler then
         scheduler:load_state_dict(checkpoint.scheduler)
     end
-    pg.set_rng_state(checkpoint.rng_state, settings.device)
+    pg.set_rng_state(checkpoint.rng_state, compute.device)
     iter, best = checkpoint.iter, checkpoint.best
 end
 
@@ -184,7 +186,7 @@ local function save(path)
     train.save_checkpoint(path, {
         model = model:state_dict(), optimizer = optimizer:state_dict(),
         scheduler = scheduler and scheduler:state_dict(),
-        rng_state = pg.get_rng_state(settings.device), vocabulary = vocabulary.characters, settings = settings,
+        rng_state = pg.get_rng_state(compute.device), vocabulary = vocabulary.characters, settings = settings,
         iter = iter, best = best, text_bytes = #text, text_checksum = checksum,
     })
 end
@@ -195,12 +197,12 @@ local step_loss
 
 local function micro_step()
     local x, y = get_batch("train")
-    local _, loss = model(x, y)
+    local _, loss = compute:forward(model, x, y)
     step_loss = step_loss + loss:item() / settings.gradient_accumulation_steps
     if settings.gradient_accumulation_steps > 1 then
         loss = loss / settings.gradient_accumulation_steps
     end
-    loss:backward()
+    compute:backward(loss)
 end
 
 local function step()
@@ -209,15 +211,16 @@ local function step()
         pg.scope(micro_step)
     end
     if settings.grad_clip > 0 then
+        compute:unscale(optimizer)
         nn.utils.clip_grad_norm_(parameters, settings.grad_clip)
     end
-    optimizer:step()
+    compute:step(optimizer)
     optimizer:zero_grad()
 end
 
 local eval_part
 local function eval_batch()
-    local _, loss = model(get_batch(eval_part))
+    local _, loss = compute:forward(model, get_batch(eval_part))
     return loss:item()
 end
 
@@ -239,8 +242,8 @@ end
 
 -- ---- the loop ----
 
-print(("%d characters, vocabulary of %d; model of %.2fM parameters; %d threads on %s"):format(ids:numel(),
-    vocabulary:len(), model:num_parameters() / 1e6, pg.get_num_threads(), settings.device))
+print(("%d characters, vocabulary of %d; model of %.2fM parameters"):format(ids:numel(),
+    vocabulary:len(), model:num_parameters() / 1e6))
 
 if checkpoint then
     print(("resumed at step %d, best validation loss %.4f"):format(iter, best))
@@ -317,7 +320,7 @@ run:close()
 if settings.sample_tokens > 0 then
     print(("\nA sample after %d steps:\n"):format(iter))
     local start = vocabulary.ids["\n"] and "\n" or vocabulary.characters[1]
-    model:generate(vocabulary:encode(start):unsqueeze(0):to(settings.device), settings.sample_tokens, {
+    model:generate(vocabulary:encode(start):unsqueeze(0):to(compute.device), settings.sample_tokens, {
         temperature = 0.8,
         on_token = function(token)
             io.stdout:write(vocabulary:decode(token))

@@ -20,9 +20,11 @@ local config = train.config {
     { "learning_rate", 3e-3, "of Adam; it falls to 0 along a cosine" },
     { "hidden", 256, "width of the hidden layer" },
     { "seed", 42, "of weights and order" },
-    { "device", "cpu", "where to train" },
+    train.DEVICE,
+    train.DTYPE,
 }
 local settings = config:parse_or_exit(arg, "Trains an MLP on MNIST.")
+local compute = train.compute(settings)
 
 -- Images (N, 784) in [0, 1], labels (N).
 local function load(name)
@@ -40,7 +42,7 @@ local function load(name)
         tensors[i] = data.read_idx(path)
     end
     local images, labels = tensors[1], tensors[2]
-    return images:view(images:size(0), -1):to(pg.float32) / 255, labels:to(pg.int64)
+    return images:view(images:size(0), -1):to(pg.get_default_dtype()) / 255, labels:to(pg.int64)
 end
 
 pg.manual_seed(settings.seed)
@@ -48,7 +50,6 @@ local images, labels = load("train")
 local test_images, test_labels = load("t10k")
 
 local model = nn.Sequential(nn.Linear(images:size(1), settings.hidden), nn.ReLU(), nn.Linear(settings.hidden, 10))
-model:to(settings.device)
 print(model)
 local optimizer = pg.optim.Adam(model:parameters(), { lr = settings.learning_rate })
 local loader = data.DataLoader(data.TensorDataset(images, labels), {
@@ -57,11 +58,15 @@ local loader = data.DataLoader(data.TensorDataset(images, labels), {
 
 local scheduler = pg.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.epochs * loader:len())
 
+local function loss_of(x, y)
+    return F.cross_entropy(model(x), y)
+end
+
 local function step(x, y)
-    local loss = F.cross_entropy(model(x:to(settings.device)), y:to(settings.device))
+    local loss = compute:forward(loss_of, x:to(compute.device), y:to(compute.device))
     optimizer:zero_grad()
-    loss:backward()
-    optimizer:step()
+    compute:backward(loss)
+    compute:step(optimizer)
     scheduler:step()
     return loss:item()
 end
@@ -70,7 +75,7 @@ end
 local function accuracy()
     model:eval()
     local correct = pg.no_grad(pg.scope, function()
-        return model(test_images:to(settings.device)):argmax(1):to("cpu"):eq(test_labels):sum():item()
+        return compute:forward(model, test_images:to(compute.device)):argmax(1):to("cpu"):eq(test_labels):sum():item()
     end)
     model:train()
     return correct / test_labels:numel()

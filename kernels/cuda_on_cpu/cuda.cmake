@@ -68,7 +68,7 @@ endif()
 if(PERIGEE_NVCC AND NOT PERIGEE_SANITIZE AND NOT CMAKE_CROSSCOMPILING)
     find_program(NVCC nvcc HINTS ENV CUDA_HOME ENV CUDA_PATH PATHS /usr/local/cuda PATH_SUFFIXES bin)
 endif()
-if(NVCC)
+if(PERIGEE_NVCC AND NVCC AND NOT PERIGEE_SANITIZE AND NOT CMAKE_CROSSCOMPILING)
     set(nvcc_flags -std=c++17 -O3 --fmad=false
         -gencode=arch=compute_80,code=sm_80 -gencode=arch=compute_90a,code=sm_90a -gencode=arch=compute_80,code=compute_80
         -Xcompiler=-fPIC,-fvisibility=hidden,-ffp-contract=off,-Wall,-Wextra)
