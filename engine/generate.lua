@@ -118,8 +118,9 @@ local function checks(row, line)
     for _, p in ipairs(row.params) do
         local name = p.name
         local arg_name = quote(name)
+        local flags = row.attrs["any device"] and "PG_ARG_ANY_DEVICE" or row.attrs["cpu scalars"] and "PG_ARG_CPU_SCALAR"
+            or "0"
         if p.kind == "tensor" then
-            local flags = row.attrs["any device"] and "PG_ARG_ANY_DEVICE" or "0"
             if p.optional then
                 line("if (s >= 0 && %s) s = pg_door_tensor(&door, %s, %s, %s);", name, name, arg_name, flags)
             else
@@ -134,10 +135,10 @@ local function checks(row, line)
         elseif p.kind == "tensor_number" then
             local absent = p.optional and " && " .. name or ""
             if p.optional then
-                line("if (s >= 0%s) s = pg_door_tensor(&door, %s, %s, 0);", absent, name, arg_name)
+                line("if (s >= 0%s) s = pg_door_tensor(&door, %s, %s, %s);", absent, name, arg_name, flags)
             else
-                line("if (s >= 0 && (%s || !%s_number)) s = pg_door_tensor(&door, %s, %s, 0);", name, name, name,
-                    arg_name)
+                line("if (s >= 0 && (%s || !%s_number)) s = pg_door_tensor(&door, %s, %s, %s);", name, name, name,
+                    arg_name, flags)
             end
             line("if (s >= 0 && %s && %s_number) s = wrong(%s, \"a tensor or a number, not both\");",
                 name, name, arg_name)

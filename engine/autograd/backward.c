@@ -233,12 +233,18 @@ static int accumulate(pg_backward_run *r, pg_tensor *into, const pg_tensor *g) {
 /* g in the shape, dtype and device that the input had. */
 static int fit(pg_tensor *out, const pg_tensor *g, const pg_meta *m, const char *name) {
     if (g->impl->storage == NULL) return pg_fail("%s gave a gradient that was freed", name);
-    if (pg_device_of(g) != m->device)
+    const bool scalar = m->ndim == 0 && m->device->host;   /* that was an operand beside tensors of another device */
+    if (pg_device_of(g) != m->device && !scalar)
         return pg_fail("%s gave a gradient on %s for an input on %s", name, pg_device_of(g)->name, m->device->name);
-    pg_tensor summed = PG_HANDLE;
+    pg_tensor summed = PG_HANDLE, converted = PG_HANDLE;
     int status = pg_sum_to(&summed, g, m->ndim, m->shape);
-    if (status >= 0) status = pg_to_dtype(out, &summed, m->dtype);
+    if (status >= 0) status = pg_to_dtype(&converted, &summed, m->dtype);
+    if (status >= 0 && pg_device_of(&converted) != m->device)
+        status = op__to(out, &converted, -1, m->device->name, false, false);
+    else if (status >= 0)
+        pg_move(out, &converted);
     pg_tensor_release(&summed);
+    pg_tensor_release(&converted);
     return status;
 }
 

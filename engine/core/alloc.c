@@ -485,21 +485,16 @@ static int out_of_memory(pg_allocator *a, size_t bytes)
                               available / mib);
 }
 
-/* Collecting may find what emptying the cache need not give up: where this thread's caller collects, the first
- * failure is reported as it is; the cache goes with the second. */
-static PG_THREAD struct { bool collects, collected; } caller;
+/* Collecting may find what emptying the cache need not give up: an op whose caller collects and calls again
+ * reports a device's failure as it is at first; the cache goes with the second. */
+PG_THREAD pg_memory_caller pg_memory_here;
 
-void pg_memory_collects(bool collects)
-{
-    caller.collects = collects;
-    caller.collected = false;
-}
+void pg_memory_collects(bool collects) { pg_memory_here.collects = collects; }
+void pg_memory_collected(void) { pg_memory_here.collected = true; }
 
 static bool ask_caller_first(const pg_allocator *a)
 {
-    if (a->device->host || !caller.collects || caller.collected) return false;
-    caller.collected = true;
-    return true;
+    return !a->device->host && pg_memory_here.asks && pg_memory_here.collects;
 }
 
 int pg_allocate(pg_allocator *a, size_t bytes, void **memory, size_t *got)
@@ -539,7 +534,6 @@ int pg_allocate(pg_allocator *a, size_t bytes, void **memory, size_t *got)
     if (!block) block = k < CHUNK_CLASSES ? chunk_block(a, k, size) : large_block(a, k, size);
     if (!block) {
         if (ask_caller_first(a)) return out_of_memory(a, bytes);
-        caller.collected = false;
         lock(a);
         a->arena->retries++;
         unlock(a);

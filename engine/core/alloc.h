@@ -23,6 +23,10 @@ void pg_release_when(pg_allocator *a, void *memory, size_t got, void *guard);
 void pg_allocator_empty_cache(pg_allocator *a);
 void pg_allocator_statistics(pg_allocator *a, pg_memory_stats *stats);
 void pg_allocator_reset_peak(pg_allocator *a);
+/* A call that fails now for want of memory is made once more after collecting (pg_memory_collects): doors say so, until the op
+ * starts to change what it was given. */
+typedef struct pg_memory_caller { bool collects, collected, asks; } pg_memory_caller;
+extern PG_THREAD pg_memory_caller pg_memory_here;
 /* Host memory for the engine's own structures; given back with free. As the C library's, but that tests can
  * make them fail: the n-th allocation of the process does where PERIGEE_FAIL_ALLOCATION is n, and all after
  * it where it is n+. pg_allocate counts too. */

@@ -6,7 +6,11 @@
 int pg_door_enter(pg_door *d, const char *name, int autocast) {
     (void)autocast;
     d->before = pg_error_op();
-    if (!d->before) pg_error_set_op(name);
+    if (!d->before) {
+        pg_error_set_op(name);
+        pg_memory_here.asks = !pg_memory_here.collected;
+        pg_memory_here.collected = false;
+    }
     d->device = NULL;
     d->device_argument = NULL;
     return PG_OK;
@@ -19,6 +23,7 @@ int pg_door_tensor(pg_door *d, const pg_tensor *t, const char *argument, int fla
     if (!t->impl->storage) return pg_fail("argument '%s': the tensor was freed by the end of a scope", argument);
     const pg_device *device = pg_device_of(t);
     if (flags & PG_ARG_ANY_DEVICE || device == d->device) return PG_OK;
+    if (flags & PG_ARG_CPU_SCALAR && device->host && t->impl->ndim == 0) return PG_OK;
     if (!d->device) {
         d->device = device;
         d->device_argument = argument;
@@ -48,6 +53,7 @@ int pg_door_out(pg_door *d, const pg_tensor *out, bool may_be_filled) {
 int pg_door_leave(pg_door *d, int status) {
     if (d->before) return status;
     pg_error_set_op(NULL);
+    pg_memory_here.asks = false;
     return status == PG_OK && pg_debt_due() ? PG_COLLECT : status;
 }
 
@@ -121,6 +127,7 @@ int pg_door_write_out(pg_door *d, pg_tensor *out, pg_tensor *result) {
 
 int pg_door_inplace_begin(pg_door *d, const pg_tensor *self) {
     (void)d;
+    pg_memory_here.asks = false;
     const pg_impl *x = self->impl;
     for (int i = 0; i < x->ndim; i++)
         if (x->stride[i] == 0 && x->shape[i] > 1)
@@ -136,6 +143,9 @@ int pg_door_inplace_begin(pg_door *d, const pg_tensor *self) {
 int pg_door_inplace(pg_door *d, const pg_tensor *self, pg_tensor *result) {
     (void)d;
     int status = check_castable(self, result);
+    if (status >= 0 && pg_device_of(self) != pg_device_of(result))
+        status = pg_fail("expected all tensors on one device, but the one that is changed is on %s and another on %s",
+                         pg_device_of(self)->name, pg_device_of(result)->name);
     if (status >= 0 && !pg_same_shape(self, result))
         status = pg_fail("output with shape %s doesn't match the broadcast shape %s", pg_text(self), pg_text(result));
     /* what the op saved of self for its gradient must not change with self */

@@ -5,7 +5,8 @@
 #include "tensor.h"
 
 enum { PG_AUTOCAST_NONE, PG_AUTOCAST_LOW, PG_AUTOCAST_F32, PG_AUTOCAST_PROMOTE };
-enum { PG_ARG_ANY_DEVICE = 1 };   /* flags of pg_door_tensor: this argument may be on another device */
+/* flags of pg_door_tensor: this argument may be on another device, or where it is a 0-dim tensor on the cpu */
+enum { PG_ARG_ANY_DEVICE = 1, PG_ARG_CPU_SCALAR = 2 };
 
 typedef struct pg_door {
     const char *before;           /* the op that called, if any */

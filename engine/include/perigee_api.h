@@ -127,9 +127,10 @@ typedef struct pg_memory_stats {
 int pg_memory_statistics(pg_memory_stats *stats, const char *device);
 int pg_reset_peak_memory_stats(const char *device);
 int pg_empty_cache(const char *device);                       /* NULL: every device's */
-/* This thread's caller collects garbage when a call answers PG_ERROR_MEMORY, and makes it once more: a device's cache then goes
- * with the second failure only. */
+/* collects: where an op answers PG_ERROR_MEMORY, this thread's caller collects garbage, says pg_memory_collected and calls once more.
+ * A device's cache is then given up with the second failure only. */
 void pg_memory_collects(bool collects);
+void pg_memory_collected(void);
 /* The debt counter: bytes handed out since the last pg_debt_clear on this thread's Lua state. A call past the limit answers
  * PG_COLLECT. The binding calls pg_debt_clear(seconds that collecting took, seconds since the last one) after collecting. */
 void pg_debt_clear(double collect_seconds, double since_seconds);
@@ -314,182 +315,195 @@ int pg_safetensors_save(const char *path, const char *const *names, const pg_ten
 /* ---- pointwise ---- */
 
 /* add(input: Tensor, other: Tensor|number, *, alpha: number = 1) -> Tensor
- *   [method, operator +, out, grad2, autocast promote]
+ *   [method, operator +, out, grad2, autocast promote, cpu scalars]
  * input + alpha * other, broadcast. PyTorch's add. */
 int pg_add(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number,
            const pg_number *alpha);
-/* add_(input: Tensor, other: Tensor|number, *, alpha: number = 1) -> self   [method, inplace of pg_add] */
+/* add_(input: Tensor, other: Tensor|number, *, alpha: number = 1) -> self
+ *   [method, inplace of pg_add, cpu scalars] */
 int pg_add_(pg_tensor *input, const pg_tensor *other, const pg_number *other_number, const pg_number *alpha);
 /* sub(input: Tensor, other: Tensor|number, *, alpha: number = 1) -> Tensor
- *   [method, operator -, out, grad2, autocast promote]
+ *   [method, operator -, out, grad2, autocast promote, cpu scalars]
  * input - alpha * other, broadcast. Not for bools. PyTorch's sub. */
 int pg_sub(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number,
            const pg_number *alpha);
-/* sub_(input: Tensor, other: Tensor|number, *, alpha: number = 1) -> self   [method, inplace of pg_sub] */
+/* sub_(input: Tensor, other: Tensor|number, *, alpha: number = 1) -> self
+ *   [method, inplace of pg_sub, cpu scalars] */
 int pg_sub_(pg_tensor *input, const pg_tensor *other, const pg_number *other_number, const pg_number *alpha);
 /* subtract(input: Tensor, other: Tensor|number, *, alpha: number = 1) -> Tensor   [method, same as pg_sub]
  * PyTorch's subtract: sub. */
 /* rsub(input: Tensor, other: Tensor|number, *, alpha: number = 1) -> Tensor
- *   [method, grad2, autocast promote]
+ *   [method, grad2, autocast promote, cpu scalars]
  * other - alpha * input, broadcast. PyTorch's rsub. */
 int pg_rsub(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number,
             const pg_number *alpha);
-/* mul(input: Tensor, other: Tensor|number) -> Tensor   [method, operator *, out, grad2, autocast promote]
+/* mul(input: Tensor, other: Tensor|number) -> Tensor
+ *   [method, operator *, out, grad2, autocast promote, cpu scalars]
  * input * other, broadcast. PyTorch's mul. */
 int pg_mul(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number);
-/* mul_(input: Tensor, other: Tensor|number) -> self   [method, inplace of pg_mul] */
+/* mul_(input: Tensor, other: Tensor|number) -> self   [method, inplace of pg_mul, cpu scalars] */
 int pg_mul_(pg_tensor *input, const pg_tensor *other, const pg_number *other_number);
 /* multiply(input: Tensor, other: Tensor|number) -> Tensor   [method, same as pg_mul]
  * PyTorch's multiply: mul. */
 /* div(input: Tensor, other: Tensor|number, *, rounding_mode: 'trunc'|'floor'? = nil) -> Tensor
- *   [method, operator /, out, grad2, autocast promote]
+ *   [method, operator /, out, grad2, autocast promote, cpu scalars]
  * input / other, broadcast. Integers are divided as floats unless a rounding mode is given: towards zero
  * (trunc), or down (floor). PyTorch's div. */
 int pg_div(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number,
            int rounding_mode);
 /* div_(input: Tensor, other: Tensor|number, *, rounding_mode: 'trunc'|'floor'? = nil) -> self
- *   [method, inplace of pg_div] */
+ *   [method, inplace of pg_div, cpu scalars] */
 int pg_div_(pg_tensor *input, const pg_tensor *other, const pg_number *other_number, int rounding_mode);
 /* divide(input: Tensor, other: Tensor|number, *, rounding_mode: 'trunc'|'floor'? = nil) -> Tensor
  *   [method, same as pg_div]
  * PyTorch's divide: div. */
-/* floor_divide(input: Tensor, other: Tensor|number) -> Tensor   [method, out, grad2, autocast promote]
+/* floor_divide(input: Tensor, other: Tensor|number) -> Tensor
+ *   [method, out, grad2, autocast promote, cpu scalars]
  * input / other rounded down, as Python's //. An integer divided by zero is an error. PyTorch's
  * floor_divide. */
 int pg_floor_divide(pg_tensor *out, const pg_tensor *input, const pg_tensor *other,
                     const pg_number *other_number);
-/* floor_divide_(input: Tensor, other: Tensor|number) -> self   [method, inplace of pg_floor_divide] */
+/* floor_divide_(input: Tensor, other: Tensor|number) -> self
+ *   [method, inplace of pg_floor_divide, cpu scalars] */
 int pg_floor_divide_(pg_tensor *input, const pg_tensor *other, const pg_number *other_number);
 /* remainder(input: Tensor, other: Tensor|number) -> Tensor
- *   [method, operator %, out, grad2, autocast promote]
+ *   [method, operator %, out, grad2, autocast promote, cpu scalars]
  * input - other * floor(input / other): the sign of other, as Python's and Lua's %. PyTorch's remainder. */
 int pg_remainder(pg_tensor *out, const pg_tensor *input, const pg_tensor *other,
                  const pg_number *other_number);
-/* remainder_(input: Tensor, other: Tensor|number) -> self   [method, inplace of pg_remainder] */
+/* remainder_(input: Tensor, other: Tensor|number) -> self   [method, inplace of pg_remainder, cpu scalars] */
 int pg_remainder_(pg_tensor *input, const pg_tensor *other, const pg_number *other_number);
-/* fmod(input: Tensor, other: Tensor|number) -> Tensor   [method, out, grad2, autocast promote]
+/* fmod(input: Tensor, other: Tensor|number) -> Tensor   [method, out, grad2, autocast promote, cpu scalars]
  * input - other * trunc(input / other): the sign of input, as C's fmod. PyTorch's fmod. */
 int pg_fmod(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number);
-/* fmod_(input: Tensor, other: Tensor|number) -> self   [method, inplace of pg_fmod] */
+/* fmod_(input: Tensor, other: Tensor|number) -> self   [method, inplace of pg_fmod, cpu scalars] */
 int pg_fmod_(pg_tensor *input, const pg_tensor *other, const pg_number *other_number);
-/* pow(input: Tensor, exponent: Tensor|number) -> Tensor   [method, operator ^, out, grad2, autocast f32]
+/* pow(input: Tensor, exponent: Tensor|number) -> Tensor
+ *   [method, operator ^, out, grad2, autocast f32, cpu scalars]
  * input to the power of exponent, broadcast. Integers to a negative number are an error. PyTorch's pow. */
 int pg_pow(pg_tensor *out, const pg_tensor *input, const pg_tensor *exponent,
            const pg_number *exponent_number);
-/* pow_(input: Tensor, exponent: Tensor|number) -> self   [method, inplace of pg_pow] */
+/* pow_(input: Tensor, exponent: Tensor|number) -> self   [method, inplace of pg_pow, cpu scalars] */
 int pg_pow_(pg_tensor *input, const pg_tensor *exponent, const pg_number *exponent_number);
 /* pow(input: number, exponent: Tensor) -> Tensor   [grad2, autocast f32]
  * A number to the power of exponent. PyTorch's pow. */
 int pg_pow_base(pg_tensor *out, const pg_number *input, const pg_tensor *exponent);
-/* maximum(input: Tensor, other: Tensor) -> Tensor   [method, out, grad2, autocast promote]
+/* maximum(input: Tensor, other: Tensor) -> Tensor   [method, out, grad2, autocast promote, cpu scalars]
  * The larger of two elements, broadcast; NaN if one is. Ties share the gradient. PyTorch's maximum. */
 int pg_maximum(pg_tensor *out, const pg_tensor *input, const pg_tensor *other);
-/* maximum_(input: Tensor, other: Tensor) -> self   [method, inplace of pg_maximum] */
+/* maximum_(input: Tensor, other: Tensor) -> self   [method, inplace of pg_maximum, cpu scalars] */
 int pg_maximum_(pg_tensor *input, const pg_tensor *other);
-/* minimum(input: Tensor, other: Tensor) -> Tensor   [method, out, grad2, autocast promote]
+/* minimum(input: Tensor, other: Tensor) -> Tensor   [method, out, grad2, autocast promote, cpu scalars]
  * The smaller of two elements, broadcast; NaN if one is. Ties share the gradient. PyTorch's minimum. */
 int pg_minimum(pg_tensor *out, const pg_tensor *input, const pg_tensor *other);
-/* minimum_(input: Tensor, other: Tensor) -> self   [method, inplace of pg_minimum] */
+/* minimum_(input: Tensor, other: Tensor) -> self   [method, inplace of pg_minimum, cpu scalars] */
 int pg_minimum_(pg_tensor *input, const pg_tensor *other);
-/* atan2(input: Tensor, other: Tensor) -> Tensor   [method, out, grad2, autocast f32]
+/* atan2(input: Tensor, other: Tensor) -> Tensor   [method, out, grad2, autocast f32, cpu scalars]
  * The angle of the point (other, input), in (-pi, pi]. PyTorch's atan2. */
 int pg_atan2(pg_tensor *out, const pg_tensor *input, const pg_tensor *other);
-/* atan2_(input: Tensor, other: Tensor) -> self   [method, inplace of pg_atan2] */
+/* atan2_(input: Tensor, other: Tensor) -> self   [method, inplace of pg_atan2, cpu scalars] */
 int pg_atan2_(pg_tensor *input, const pg_tensor *other);
-/* lerp(input: Tensor, end: Tensor, weight: Tensor|number) -> Tensor   [method, out, grad2, autocast promote]
+/* lerp(input: Tensor, end: Tensor, weight: Tensor|number) -> Tensor
+ *   [method, out, grad2, autocast promote, cpu scalars]
  * input + weight * (end - input), broadcast. Floating. PyTorch's lerp. */
 int pg_lerp(pg_tensor *out, const pg_tensor *input, const pg_tensor *end, const pg_tensor *weight,
             const pg_number *weight_number);
-/* lerp_(input: Tensor, end: Tensor, weight: Tensor|number) -> self   [method, inplace of pg_lerp] */
+/* lerp_(input: Tensor, end: Tensor, weight: Tensor|number) -> self
+ *   [method, inplace of pg_lerp, cpu scalars] */
 int pg_lerp_(pg_tensor *input, const pg_tensor *end, const pg_tensor *weight,
              const pg_number *weight_number);
 /* addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: number = 1) -> Tensor
- *   [method, out, grad2, autocast promote]
+ *   [method, out, grad2, autocast promote, cpu scalars]
  * input + value * tensor1 * tensor2, broadcast. PyTorch's addcmul. */
 int pg_addcmul(pg_tensor *out, const pg_tensor *input, const pg_tensor *tensor1, const pg_tensor *tensor2,
                const pg_number *value);
 /* addcmul_(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: number = 1) -> self
- *   [method, inplace of pg_addcmul] */
+ *   [method, inplace of pg_addcmul, cpu scalars] */
 int pg_addcmul_(pg_tensor *input, const pg_tensor *tensor1, const pg_tensor *tensor2,
                 const pg_number *value);
 /* addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: number = 1) -> Tensor
- *   [method, out, grad2, autocast promote]
+ *   [method, out, grad2, autocast promote, cpu scalars]
  * input + value * tensor1 / tensor2, broadcast. PyTorch's addcdiv. */
 int pg_addcdiv(pg_tensor *out, const pg_tensor *input, const pg_tensor *tensor1, const pg_tensor *tensor2,
                const pg_number *value);
 /* addcdiv_(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: number = 1) -> self
- *   [method, inplace of pg_addcdiv] */
+ *   [method, inplace of pg_addcdiv, cpu scalars] */
 int pg_addcdiv_(pg_tensor *input, const pg_tensor *tensor1, const pg_tensor *tensor2,
                 const pg_number *value);
-/* eq(input: Tensor, other: Tensor|number) -> Tensor   [method, out, nograd]
+/* eq(input: Tensor, other: Tensor|number) -> Tensor   [method, out, nograd, cpu scalars]
  * input == other, broadcast, as bools. PyTorch's eq. */
 int pg_eq(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number);
-/* ne(input: Tensor, other: Tensor|number) -> Tensor   [method, out, nograd]
+/* ne(input: Tensor, other: Tensor|number) -> Tensor   [method, out, nograd, cpu scalars]
  * input ~= other, broadcast, as bools. PyTorch's ne. */
 int pg_ne(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number);
-/* lt(input: Tensor, other: Tensor|number) -> Tensor   [method, out, nograd]
+/* lt(input: Tensor, other: Tensor|number) -> Tensor   [method, out, nograd, cpu scalars]
  * input < other, broadcast, as bools. PyTorch's lt. */
 int pg_lt(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number);
-/* le(input: Tensor, other: Tensor|number) -> Tensor   [method, out, nograd]
+/* le(input: Tensor, other: Tensor|number) -> Tensor   [method, out, nograd, cpu scalars]
  * input <= other, broadcast, as bools. PyTorch's le. */
 int pg_le(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number);
-/* gt(input: Tensor, other: Tensor|number) -> Tensor   [method, out, nograd]
+/* gt(input: Tensor, other: Tensor|number) -> Tensor   [method, out, nograd, cpu scalars]
  * input > other, broadcast, as bools. PyTorch's gt. */
 int pg_gt(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number);
-/* ge(input: Tensor, other: Tensor|number) -> Tensor   [method, out, nograd]
+/* ge(input: Tensor, other: Tensor|number) -> Tensor   [method, out, nograd, cpu scalars]
  * input >= other, broadcast, as bools. PyTorch's ge. */
 int pg_ge(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number);
-/* logical_and(input: Tensor, other: Tensor) -> Tensor   [method, out, nograd]
+/* logical_and(input: Tensor, other: Tensor) -> Tensor   [method, out, nograd, cpu scalars]
  * Whether both are not zero, broadcast. PyTorch's logical_and. */
 int pg_logical_and(pg_tensor *out, const pg_tensor *input, const pg_tensor *other);
-/* logical_or(input: Tensor, other: Tensor) -> Tensor   [method, out, nograd]
+/* logical_or(input: Tensor, other: Tensor) -> Tensor   [method, out, nograd, cpu scalars]
  * Whether one is not zero, broadcast. PyTorch's logical_or. */
 int pg_logical_or(pg_tensor *out, const pg_tensor *input, const pg_tensor *other);
-/* logical_xor(input: Tensor, other: Tensor) -> Tensor   [method, out, nograd]
+/* logical_xor(input: Tensor, other: Tensor) -> Tensor   [method, out, nograd, cpu scalars]
  * Whether exactly one is not zero, broadcast. PyTorch's logical_xor. */
 int pg_logical_xor(pg_tensor *out, const pg_tensor *input, const pg_tensor *other);
 /* logical_not(input: Tensor) -> Tensor   [method, out, nograd]
  * Whether it is zero. PyTorch's logical_not. */
 int pg_logical_not(pg_tensor *out, const pg_tensor *input);
-/* bitwise_and(input: Tensor, other: Tensor|number) -> Tensor   [method, out, nograd]
+/* bitwise_and(input: Tensor, other: Tensor|number) -> Tensor   [method, out, nograd, cpu scalars]
  * Bits set in both; integers and bools. PyTorch's bitwise_and. */
 int pg_bitwise_and(pg_tensor *out, const pg_tensor *input, const pg_tensor *other,
                    const pg_number *other_number);
-/* bitwise_and_(input: Tensor, other: Tensor|number) -> self   [method, inplace of pg_bitwise_and] */
+/* bitwise_and_(input: Tensor, other: Tensor|number) -> self
+ *   [method, inplace of pg_bitwise_and, cpu scalars] */
 int pg_bitwise_and_(pg_tensor *input, const pg_tensor *other, const pg_number *other_number);
-/* bitwise_or(input: Tensor, other: Tensor|number) -> Tensor   [method, out, nograd]
+/* bitwise_or(input: Tensor, other: Tensor|number) -> Tensor   [method, out, nograd, cpu scalars]
  * Bits set in one; integers and bools. PyTorch's bitwise_or. */
 int pg_bitwise_or(pg_tensor *out, const pg_tensor *input, const pg_tensor *other,
                   const pg_number *other_number);
-/* bitwise_or_(input: Tensor, other: Tensor|number) -> self   [method, inplace of pg_bitwise_or] */
+/* bitwise_or_(input: Tensor, other: Tensor|number) -> self
+ *   [method, inplace of pg_bitwise_or, cpu scalars] */
 int pg_bitwise_or_(pg_tensor *input, const pg_tensor *other, const pg_number *other_number);
-/* bitwise_xor(input: Tensor, other: Tensor|number) -> Tensor   [method, out, nograd]
+/* bitwise_xor(input: Tensor, other: Tensor|number) -> Tensor   [method, out, nograd, cpu scalars]
  * Bits set in exactly one; integers and bools. PyTorch's bitwise_xor. */
 int pg_bitwise_xor(pg_tensor *out, const pg_tensor *input, const pg_tensor *other,
                    const pg_number *other_number);
-/* bitwise_xor_(input: Tensor, other: Tensor|number) -> self   [method, inplace of pg_bitwise_xor] */
+/* bitwise_xor_(input: Tensor, other: Tensor|number) -> self
+ *   [method, inplace of pg_bitwise_xor, cpu scalars] */
 int pg_bitwise_xor_(pg_tensor *input, const pg_tensor *other, const pg_number *other_number);
 /* bitwise_not(input: Tensor) -> Tensor   [method, out, nograd]
  * Every bit flipped; integers and bools. PyTorch's bitwise_not. */
 int pg_bitwise_not(pg_tensor *out, const pg_tensor *input);
 /* bitwise_not_(input: Tensor) -> self   [method, inplace of pg_bitwise_not] */
 int pg_bitwise_not_(pg_tensor *input);
-/* where(condition: Tensor, input: Tensor|number, other: Tensor|number) -> Tensor   [grad2, autocast promote]
+/* where(condition: Tensor, input: Tensor|number, other: Tensor|number) -> Tensor
+ *   [grad2, autocast promote, cpu scalars]
  * input where condition (bool) is true, else other; all broadcast. PyTorch's where. */
 int pg_where(pg_tensor *out, const pg_tensor *condition, const pg_tensor *input,
              const pg_number *input_number, const pg_tensor *other, const pg_number *other_number);
 /* _where(input: Tensor, condition: Tensor, other: Tensor|number) -> Tensor
- *   [internal, method where, grad2, autocast promote]
+ *   [internal, method where, grad2, autocast promote, cpu scalars]
  * x:where(condition, other): x where condition (bool) is true, else other. PyTorch's Tensor.where. */
 int pg__where(pg_tensor *out, const pg_tensor *input, const pg_tensor *condition, const pg_tensor *other,
               const pg_number *other_number);
-/* clamp(input: Tensor, min: Tensor|number? = nil, max: Tensor|number? = nil) -> Tensor   [method, out, grad2]
+/* clamp(input: Tensor, min: Tensor|number? = nil, max: Tensor|number? = nil) -> Tensor
+ *   [method, out, grad2, cpu scalars]
  * input limited to [min, max]; either may be nil. NaN stays. Where min > max the result is max. PyTorch's
  * clamp. */
 int pg_clamp(pg_tensor *out, const pg_tensor *input, const pg_tensor *min, const pg_number *min_number,
              const pg_tensor *max, const pg_number *max_number);
 /* clamp_(input: Tensor, min: Tensor|number? = nil, max: Tensor|number? = nil) -> self
- *   [method, inplace of pg_clamp] */
+ *   [method, inplace of pg_clamp, cpu scalars] */
 int pg_clamp_(pg_tensor *input, const pg_tensor *min, const pg_number *min_number, const pg_tensor *max,
               const pg_number *max_number);
 /* clip(input: Tensor, min: Tensor|number? = nil, max: Tensor|number? = nil) -> Tensor
@@ -640,7 +654,7 @@ int pg_isinf(pg_tensor *out, const pg_tensor *input);
 int pg_isfinite(pg_tensor *out, const pg_tensor *input);
 /* isclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08,
  *   equal_nan: bool = false) -> Tensor
- *   [method, nograd]
+ *   [method, nograd, cpu scalars]
  * |input - other| <= atol + rtol * |other|, as bools; NaNs are close where equal_nan. PyTorch's isclose. */
 int pg_isclose(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, double rtol, double atol,
                bool equal_nan);
@@ -719,7 +733,7 @@ int pg_max(pg_tensor *out, const pg_tensor *input);
  *   [method, out, grad2]
  * The largest along dim and the position (int64) of its first occurrence, which gets the gradient. */
 int pg_max_dim(pg_tensor *values, pg_tensor *indices, const pg_tensor *input, int64_t dim, bool keepdim);
-/* max(input: Tensor, other: Tensor) -> Tensor   [method, grad2, autocast promote]
+/* max(input: Tensor, other: Tensor) -> Tensor   [method, grad2, autocast promote, cpu scalars]
  * The larger of two elements, broadcast: maximum. PyTorch's max. */
 int pg_max_other(pg_tensor *out, const pg_tensor *input, const pg_tensor *other);
 /* min(input: Tensor) -> Tensor   [method, grad2]
@@ -729,7 +743,7 @@ int pg_min(pg_tensor *out, const pg_tensor *input);
  *   [method, out, grad2]
  * The smallest along dim and the position (int64) of its first occurrence, which gets the gradient. */
 int pg_min_dim(pg_tensor *values, pg_tensor *indices, const pg_tensor *input, int64_t dim, bool keepdim);
-/* min(input: Tensor, other: Tensor) -> Tensor   [method, grad2, autocast promote]
+/* min(input: Tensor, other: Tensor) -> Tensor   [method, grad2, autocast promote, cpu scalars]
  * The smaller of two elements, broadcast: minimum. PyTorch's min. */
 int pg_min_other(pg_tensor *out, const pg_tensor *input, const pg_tensor *other);
 /* amax(input: Tensor, dim: int[]? = nil, keepdim: bool = false) -> Tensor   [method, out, grad2]
@@ -1114,12 +1128,12 @@ int pg_index_add(pg_tensor *out, const pg_tensor *input, int64_t dim, const pg_t
  *   [method, inplace of pg_index_add] */
 int pg_index_add_(pg_tensor *input, int64_t dim, const pg_tensor *index, const pg_tensor *source,
                   const pg_number *alpha);
-/* masked_fill(input: Tensor, mask: Tensor, value: Tensor|number) -> Tensor   [method, grad2]
+/* masked_fill(input: Tensor, mask: Tensor, value: Tensor|number) -> Tensor   [method, grad2, cpu scalars]
  * value where mask (bool, broadcast) is true, else input. PyTorch's masked_fill. */
 int pg_masked_fill(pg_tensor *out, const pg_tensor *input, const pg_tensor *mask, const pg_tensor *value,
                    const pg_number *value_number);
 /* masked_fill_(input: Tensor, mask: Tensor, value: Tensor|number) -> self
- *   [method, inplace of pg_masked_fill] */
+ *   [method, inplace of pg_masked_fill, cpu scalars] */
 int pg_masked_fill_(pg_tensor *input, const pg_tensor *mask, const pg_tensor *value,
                     const pg_number *value_number);
 /* masked_select(input: Tensor, mask: Tensor) -> Tensor   [method, grad2, sync]

@@ -153,6 +153,7 @@ static int step(int which, const pg_tensor *hyper, const role_list *roles, unsig
     batch b;
     const pg_device *device = pg_device_of(hyper);
     bool begun = false;
+    pg_memory_here.asks = false;
     int status = batch_begin(&b, roles[ROLE_PARAM].n);
     for (int d = 0; d < 2 && status >= 0; d++) {
         status = batch_fill(&b, roles, float_dtypes[d]);
@@ -252,6 +253,7 @@ int op_clip_grad_norm_(pg_tensor *out, const pg_tensor *const *grads, int grads_
     pg_tensor by_dtype = PG_HANDLE, total = PG_HANDLE;
     batch b = {0};
     int64_t two = 2;
+    pg_memory_here.asks = false;
     int status = pg_new(&by_dtype, device, PG_FLOAT64, 1, &two);
     if (status >= 0) status = pg_fill_value(&by_dtype, (pg_value){0, 0.0});
     if (status >= 0) status = pg_new(&total, device, PG_FLOAT64, 0, NULL);

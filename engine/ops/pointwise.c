@@ -49,17 +49,26 @@ int pg_pointwise(pg_tensor *out, int op, int compute, int result, int n, const p
                  const double *p) {
     pg_tensor converted[OPERANDS_MAX];
     pg_operand use[OPERANDS_MAX];
+    pg_number read[OPERANDS_MAX];
     int64_t shape[PG_DIMS_MAX] = {0};
     int ndim = -1, status = PG_OK, made = 0;
     const pg_device *device = NULL;
+    /* beside tensors of another device a 0-dim one on the cpu is a number */
+    for (int k = 0; k < n && (!device || device->host); k++)
+        if (operands[k].tensor) device = pg_device_of(operands[k].tensor);
     for (int k = 0; k < n && status >= 0; k++) {
         const pg_tensor *t = operands[k].tensor;
         use[k] = operands[k];
         if (!t) continue;
+        if (__builtin_expect(pg_device_of(t) != device, 0)) {
+            status = pg_item(&read[k], t);
+            use[k] = (pg_operand){NULL, &read[k]};
+            if (ndim < 0) ndim = 0;
+            continue;
+        }
         if (ndim < 0) {
             ndim = t->impl->ndim;
             for (int i = 0; i < ndim; i++) shape[i] = t->impl->shape[i];
-            device = pg_device_of(t);
         } else {
             status = pg_broadcast(shape, &ndim, t->impl->shape, t->impl->ndim);
         }

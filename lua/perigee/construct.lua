@@ -381,7 +381,7 @@ function construct.from_memory(source, shape, which, options)
     end
     local out = T(MAGIC)
     local address = type(source) == "string" and ffi.cast("const void *", source) or source
-    memory.check(C.pg_from_memory(out, address, bytes, sizes, n, which.number, device))
+    memory.call(C.pg_from_memory, out, address, bytes, sizes, n, which.number, device)
     return finish(out, options and options.requires_grad)
 end
 

@@ -85,6 +85,7 @@ function memory.settle(status)
         return false
     elseif status == C.PG_ERROR_MEMORY then
         memory.collect()
+        C.pg_memory_collected()
         return true
     end
     return memory.raise()
@@ -106,6 +107,12 @@ function memory.check(status)
     end
 end
 
+--- Calls a function of the machinery that makes a tensor: twice, with a collection in between, where memory runs out.
+function memory.call(f, ...)
+    local status = f(...)
+    if status ~= 0 and memory.settle(status) then memory.check(f(...)) end
+end
+
 -- ---- statistics ----
 
 local stats = core.shared_buffer("pg_memory_stats")
@@ -123,7 +130,8 @@ local function read(device)
 end
 
 --- All counters of a device: bytes allocated, reserved, their peaks; allocations, frees, cache_hits,
---- system_allocations; and, for the whole process, live_tensors, live_storages, live_nodes.
+--- system_allocations; allocated_ever (bytes), retries after the cache was emptied, failures; and, for the whole
+--- process, live_tensors, live_storages, live_nodes.
 ---@param device string? "cpu"
 ---@return table<string, number>
 function memory.memory_stats(device)
@@ -133,6 +141,7 @@ function memory.memory_stats(device)
         max_allocated = s.max_allocated, max_reserved = s.max_reserved,
         allocations = s.allocations, frees = s.frees,
         cache_hits = s.cache_hits, system_allocations = s.system_allocations,
+        allocated_ever = s.allocated_ever, retries = s.retries, failures = s.failures,
         live_tensors = s.live_tensors, live_storages = s.live_storages, live_nodes = s.live_nodes,
     }
 end

@@ -242,7 +242,7 @@ end
 local function parse_attrs(text, fail)
     local attrs = {}
     local flags = { out = true, view = true, grad = true, grad2 = true, nograd = true, random = true, sync = true,
-                    internal = true, method = true, ["any device"] = true }
+                    internal = true, method = true, ["any device"] = true, ["cpu scalars"] = true }
     for _, item in ipairs(split(text, ",")) do
         if flags[item] then
             attrs[item] = true

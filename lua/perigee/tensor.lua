@@ -327,7 +327,7 @@ function methods.cuda(t) return tensor.convert(live(t, "cuda"), { device = "cuda
 ---@return Tensor
 function methods.pin_memory(t)
     local out = T(C.PG_HANDLE_MAGIC)
-    memory.check(C.pg_pin_memory(out, live(t, "pin_memory")))
+    memory.call(C.pg_pin_memory, out, live(t, "pin_memory"))
     return out
 end
 
