@@ -1067,7 +1067,7 @@ int pg__to(pg_tensor *out, const pg_tensor *input, int dtype, const char *device
  * Writes src, broadcast and converted, into input. non_blocking: between pinned memory and a device the copy
  * runs when the stream comes to it. PyTorch's copy_. */
 int pg_copy_(pg_tensor *input, const pg_tensor *src, bool non_blocking);
-/* fill_(input: Tensor, value: Tensor|number) -> self   [method, grad2]
+/* fill_(input: Tensor, value: Tensor|number) -> self   [method, grad2, cpu scalars]
  * Sets all elements to value: a number or a tensor of no dimensions. PyTorch's fill_. */
 int pg_fill_(pg_tensor *input, const pg_tensor *value, const pg_number *value_number);
 /* zero_(input: Tensor) -> self   [method, grad2]

@@ -119,6 +119,13 @@ local function count(key)
     return n
 end
 
+--- An index tensor on the device of what it indexes: one on the cpu may index anything.
+local function beside(item, t)
+    local here, there = C.pg_tensor_device(item), C.pg_tensor_device(t)
+    if here == there or item.device ~= "cpu" then return item end
+    return item:to(t.device)
+end
+
 --- Applies the views; returns the view and, where tensors index it, their list and the dimensions they stand for.
 local function apply(t, key)
     if not select_op then bind() end
@@ -174,7 +181,7 @@ local function apply(t, key)
                 end
                 if not tensors then tensors, dims, m = {}, {}, 0 end
                 m = m + 1
-                tensors[m], dims[m] = item, dim
+                tensors[m], dims[m] = beside(item, t), dim
                 dim = dim + (bool and own or 1)
             end
         end
@@ -226,6 +233,7 @@ function indexing.set(t, key, value)
         value = construct.tensor(value, { dtype = view.dtype, device = view.device })
     end
     if tensors then
+        if C.pg_tensor_dim(value) == 0 then value = beside(value, view) end
         index_put_op(view, tensors, dims, value)
     else
         view:copy_(drop_ones(value, C.pg_tensor_dim(view)))
