@@ -311,7 +311,7 @@ enum { FIRST_PREDICATE = PG_K_EQ };
 
 template <class T> static int run_float(const pg_context *c, int op, const pg_strided *s, double p0, double p1) {
     typedef compute_t<T> R;
-    if (op >= FIRST_PREDICATE) {
+    if (op >= FIRST_PREDICATE && op < PG_K_POINTWISE_COUNT) {
         float_predicate<T> f = {};
         f.op = op;
         return each(c, s, f);
