@@ -1,5 +1,6 @@
 /* planted.cu: bugs, one of each kind that the emulator's modes are there to find, and the same code without the bug. The specs
- * compile it with each sanitizer: `planted BUG broken|fixed` prints "right", "wrong", or "failed: MESSAGE" where the launch failed.
+ * compile it with each sanitizer. `planted` lists the bugs, `planted BUG` prints "right", "wrong", or "failed: MESSAGE" where a call
+ * did; `planted fixed` goes through all the fixed twins, which are to be "right".
  */
 #include <cuda_runtime.h>
 
@@ -38,7 +39,7 @@ template <class Want> static bool is(int n, Want want) {
 
 /* ---- threads of one block ---- */
 
-template <bool fixed> __global__ void barrier_missing(float *out, const float *in) {
+template <bool fixed> static __global__ void barrier_missing(float *out, const float *in) {
     __shared__ float s[N];
     s[threadIdx.x] = in[threadIdx.x];
     if (fixed) __syncthreads();
@@ -49,7 +50,7 @@ template <bool fixed> static bool run_barrier_missing() {
     return is(N, [](int i) { return (float)(i ^ 64); });
 }
 
-template <bool fixed> __global__ void reuse_without_barrier(float *out, const float *in) {
+template <bool fixed> static __global__ void reuse_without_barrier(float *out, const float *in) {
     __shared__ float first[8];
     float sum = 0;
     for (int round = 0; round < 2; round++) {
@@ -65,7 +66,7 @@ template <bool fixed> static bool run_reuse_without_barrier() {
     return is(N, [](int) { return 2 * 32 * 28 + 8.0f; });
 }
 
-template <bool fixed> __global__ void warp_synchronous(float *out, const float *in) {
+template <bool fixed> static __global__ void warp_synchronous(float *out, const float *in) {
     __shared__ float s[32];
     s[threadIdx.x] = in[threadIdx.x];
     if (fixed) __syncwarp();
@@ -76,7 +77,7 @@ template <bool fixed> static bool run_warp_synchronous() {
     return is(32, [](int i) { return 31.0f - (float)i; });
 }
 
-template <bool fixed> __global__ void barrier_skipped(float *out) {
+template <bool fixed> static __global__ void barrier_skipped(float *out) {
     if (fixed || threadIdx.x < 32) __syncthreads();
     out[threadIdx.x] = 1;
 }
@@ -85,7 +86,7 @@ template <bool fixed> static bool run_barrier_skipped() {
     return is(64, [](int) { return 1.0f; });
 }
 
-template <bool fixed> __global__ void two_barriers(float *out) {
+template <bool fixed> static __global__ void two_barriers(float *out) {
     if (fixed) {
         __syncthreads();
     } else if (threadIdx.x < 32) {
@@ -100,7 +101,7 @@ template <bool fixed> static bool run_two_barriers() {
     return is(64, [](int) { return 1.0f; });
 }
 
-template <bool fixed> __global__ void mask_mismatched(float *out) {
+template <bool fixed> static __global__ void mask_mismatched(float *out) {
     float x = (float)threadIdx.x;
     if (threadIdx.x < 16) x = __shfl_xor_sync(fixed ? 0xffffu : ~0u, x, 1);
     out[threadIdx.x] = x;
@@ -110,7 +111,7 @@ template <bool fixed> static bool run_mask_mismatched() {
     return is(32, [](int i) { return (float)(i < 16 ? i ^ 1 : i); });
 }
 
-template <bool fixed> __global__ void lane_outside(float *out) {
+template <bool fixed> static __global__ void lane_outside(float *out) {
     float x = (float)threadIdx.x;
     if (threadIdx.x < 16) x = __shfl_sync(0xffffu, x, fixed ? 0 : 20);
     out[threadIdx.x] = x;
@@ -120,7 +121,7 @@ template <bool fixed> static bool run_lane_outside() {
     return is(32, [](int i) { return (float)(i < 16 ? 0 : i); });
 }
 
-template <bool fixed> __global__ void uninitialised_shared(float *out) {
+template <bool fixed> static __global__ void uninitialised_shared(float *out) {
     __shared__ float s[64];
     if (fixed || threadIdx.x < 63) s[threadIdx.x] = 0;
     __syncthreads();
@@ -131,7 +132,7 @@ template <bool fixed> static bool run_uninitialised_shared() {
     return is(64, [](int) { return 0.0f; });
 }
 
-template <bool fixed> __global__ void uninitialised_dynamic(float *out) {
+template <bool fixed> static __global__ void uninitialised_dynamic(float *out) {
     PG_SHARED(float, s);
     if (fixed || threadIdx.x < 63) s[threadIdx.x] = 0;
     __syncthreads();
@@ -142,7 +143,7 @@ template <bool fixed> static bool run_uninitialised_dynamic() {
     return is(64, [](int) { return 0.0f; });
 }
 
-template <bool fixed> __global__ void wait_forgotten(float *out, const float *in) {
+template <bool fixed> static __global__ void wait_forgotten(float *out, const float *in) {
     __shared__ __align__(16) float s[128];
     s[threadIdx.x] = -1;
     __syncthreads();
@@ -158,7 +159,7 @@ template <bool fixed> static bool run_wait_forgotten() {
     return is(128, [](int i) { return (float)i; });
 }
 
-template <bool fixed> __global__ void wait_never(float *out, const float *in) {
+template <bool fixed> static __global__ void wait_never(float *out, const float *in) {
     __shared__ __align__(16) float s[128];
     on_cpu::async_copy_start(s + threadIdx.x * 4, in + threadIdx.x * 4, 16, 16, __FILE__, __LINE__);
     on_cpu::async_copy_commit();
@@ -173,7 +174,7 @@ template <bool fixed> static bool run_wait_never() {
 
 /* ---- global memory ---- */
 
-template <bool fixed> __global__ void global_race(float *out, const float *in) {
+template <bool fixed> static __global__ void global_race(float *out, const float *in) {
     if (fixed) atomicAdd(&out[threadIdx.x & 63], in[threadIdx.x]);
     else out[threadIdx.x & 63] += in[threadIdx.x];
 }
@@ -182,7 +183,7 @@ template <bool fixed> static bool run_global_race() {
     return is(64, [](int i) { return 4.0f * (float)i + 384; });
 }
 
-template <bool fixed> __global__ void race_between_blocks(float *out, const float *in) {
+template <bool fixed> static __global__ void race_between_blocks(float *out, const float *in) {
     if (fixed) atomicAdd(out, in[blockIdx.x]);
     else if (threadIdx.x == blockIdx.x) *out += in[blockIdx.x];
 }
@@ -192,7 +193,7 @@ template <bool fixed> static bool run_race_between_blocks() {
 }
 
 /* Block 0 is expected to have run before the others. */
-template <bool fixed> __global__ void block_order(float *out, const float *in) {
+template <bool fixed> static __global__ void block_order(float *out, const float *in) {
     if (fixed) out[blockIdx.x] = in[0] + 1;
     else out[blockIdx.x] = blockIdx.x == 0 ? in[0] + 1 : out[blockIdx.x - 1];
 }
@@ -201,7 +202,7 @@ template <bool fixed> static bool run_block_order() {
     return is(16, [](int) { return 1.0f; });
 }
 
-template <bool fixed> __global__ void beyond_global(float *out, const float *in) {
+template <bool fixed> static __global__ void beyond_global(float *out, const float *in) {
     const int i = (int)(blockIdx.x * blockDim.x + threadIdx.x);
     if (i < N + (fixed ? 0 : 1)) out[i] = in[i];
 }
@@ -210,7 +211,7 @@ template <bool fixed> static bool run_beyond_global() {
     return is(N, [](int i) { return (float)i; });
 }
 
-template <bool fixed> __global__ void beyond_dynamic(float *out, const float *in) {
+template <bool fixed> static __global__ void beyond_dynamic(float *out, const float *in) {
     PG_SHARED(float, s);
     s[threadIdx.x + (fixed ? 0 : 1)] = in[threadIdx.x];
     __syncthreads();
@@ -221,7 +222,7 @@ template <bool fixed> static bool run_beyond_dynamic() {
     return is(N, [](int i) { return (float)i; });
 }
 
-template <bool fixed> __global__ void beyond_static(float *out, const float *in) {
+template <bool fixed> static __global__ void beyond_static(float *out, const float *in) {
     __shared__ float s[N];
     s[threadIdx.x + (fixed ? 0 : 1)] = in[threadIdx.x];
     __syncthreads();
@@ -232,7 +233,19 @@ template <bool fixed> static bool run_beyond_static() {
     return is(N, [](int i) { return (float)i; });
 }
 
-template <bool fixed> __global__ void misaligned(float *out, const float *in) {
+static __device__ __attribute__((noinline)) float first_of(const float *s, int i) { return s[i]; }
+template <bool fixed> static __global__ void beyond_static_pointer(float *out, const float *in) {
+    __shared__ float s[N];
+    s[threadIdx.x] = in[threadIdx.x];
+    __syncthreads();
+    out[threadIdx.x] = threadIdx.x == 0 ? 0 : first_of(s, (int)threadIdx.x + (fixed ? 0 : 1));
+}
+template <bool fixed> static bool run_beyond_static_pointer() {
+    PG_LAUNCH(beyond_static_pointer<fixed>, 1, N, 0, context, out, in);
+    return is(N, [](int i) { return (float)i; });
+}
+
+template <bool fixed> static __global__ void misaligned(float *out, const float *in) {
     const float4 x = *reinterpret_cast<const float4 *>(in + (fixed ? 4 : 1));
     out[threadIdx.x] = x.x;
 }
@@ -241,7 +254,7 @@ template <bool fixed> static bool run_misaligned() {
     return is(1, [](int) { return fixed ? 4.0f : 1.0f; });
 }
 
-__global__ void copy_one(float *out, const float *in) { out[threadIdx.x] = in[threadIdx.x]; }
+static __global__ void copy_one(float *out, const float *in) { out[threadIdx.x] = in[threadIdx.x]; }
 template <bool fixed> static bool run_freed_memory() {
     float *other;
     check(cudaMalloc(&other, N * sizeof(float)));
@@ -253,7 +266,7 @@ template <bool fixed> static bool run_freed_memory() {
 
 /* ---- streams and the host ---- */
 
-__global__ void add_one(float *x) { x[threadIdx.x] += 1; }
+static __global__ void add_one(float *x) { x[threadIdx.x] += 1; }
 template <bool fixed> static bool run_event_missing() {
     cudaStream_t a, b;
     cudaEvent_t done;
@@ -305,7 +318,7 @@ template <bool fixed> static bool run_wrong_direction() {
     return is(N, [](int i) { return (float)i; });
 }
 
-__global__ void much_shared(float *out) {
+static __global__ void much_shared(float *out) {
     PG_SHARED(float, s);
     s[threadIdx.x] = 1;
     out[threadIdx.x] = s[threadIdx.x];
@@ -335,7 +348,7 @@ template <bool fixed> static bool run_synchronise_in_capture() {
 #define BUGS(X) \
     X(barrier_missing) X(reuse_without_barrier) X(warp_synchronous) X(barrier_skipped) X(two_barriers) X(mask_mismatched) \
     X(lane_outside) X(uninitialised_shared) X(uninitialised_dynamic) X(wait_forgotten) X(wait_never) X(global_race) \
-    X(race_between_blocks) X(block_order) X(beyond_global) X(beyond_dynamic) X(beyond_static) X(misaligned) X(freed_memory) \
+    X(race_between_blocks) X(block_order) X(beyond_global) X(beyond_dynamic) X(beyond_static) X(beyond_static_pointer) X(misaligned) X(freed_memory) \
     X(event_missing) X(buffer_reused) X(host_access) X(copy_too_long) X(wrong_direction) X(shared_limit) X(synchronise_in_capture)
 
 int main(int count, char **words) {
@@ -350,16 +363,21 @@ int main(int count, char **words) {
     context = &on_stream;
     check(cudaMalloc(&in, N * sizeof(float)));
     check(cudaMalloc(&out, N * sizeof(float)));
-    for (int i = 0; i < N; i++) result[i] = (float)i;
-    check(cudaMemcpy(in, result, sizeof result, cudaMemcpyHostToDevice));
-    check(cudaMemset(out, 0, sizeof result));
+    int found = 0;
     for (const auto &bug : bugs) {
+        for (int i = 0; i < N; i++) result[i] = (float)i;
+        check(cudaMemcpy(in, result, sizeof result, cudaMemcpyHostToDevice));
+        check(cudaMemset(out, 0, sizeof result));
         if (count == 1) {
             printf("%s\n", bug.name);
-        } else if (count == 3 && strcmp(bug.name, words[1]) == 0) {
-            printf("%s\n", (strcmp(words[2], "fixed") == 0 ? bug.fixed() : bug.broken()) ? "right" : "wrong");
-            return 0;
+        } else if (strcmp(words[1], "fixed") == 0) {
+            printf("%s %s\n", bug.name, bug.fixed() ? "right" : "wrong");
+        } else if (strcmp(words[1], bug.name) == 0) {
+            printf("%s\n", bug.broken() ? "right" : "wrong");
+        } else {
+            continue;
         }
+        found++;
     }
-    return count == 1 ? 0 : 2;
+    return found == 0;
 }
