@@ -69,7 +69,6 @@ describe("a planted bug", function()
         folder = shell.temporary_folder()
         local commands = {}
         for name, flags in pairs(builds) do
-            commands[#commands + 1] = ("env -u LD_PRELOAD g++ %s %s -x c++ %s -x none %s -lpthread -o %s"):format(FLAGS,
             local archive = quote(shell.build .. "/libcuda_on_cpu.a")
             commands[#commands + 1] = ("env -u LD_PRELOAD g++ %s %s -x c++ %s -x none %s -lpthread -o %s"):format(FLAGS,
         end
