@@ -16,6 +16,13 @@ typedef struct pg_ordering {
  * written over. Fewer than 2^32 keys a row, else UNSUPPORTED. */
 int pg_order_cuda(const pg_context *c, int bytes, int bits, int64_t rows, int64_t n, void *key, pg_ordering *out);
 
+/* How many bits it takes to write x. */
+static inline int pg_bits_of(uint64_t x) {
+    int bits = 1;
+    while (bits < 64 && x >> bits) bits++;
+    return bits;
+}
+
 /* For each j < m, in order: to[key[j] * step + ...] += alpha * from[at[j] * stride + ...], or = from (the last one stays), over an
  * inner space. Keys at or above `none` are passed over. index.cu has it. */
 enum { PG_SUMS_DIMS = PG_K_DIMS };
