@@ -139,13 +139,43 @@ static __device__ __forceinline__ float erfcx_of(float t) {
     p = fmaf(p, q, -0.68716073f);
     return fmaf(p, q, 1.0215827f) * d;
 }
+static __device__ __forceinline__ double erfcx_of(double t) {
+    double d = 1.0 / (t + 3.75), q = (t - 3.75) * d;
+    q = t > 1e30 ? 1.0 : q;
+    double p = 2.11745568745577328e-10;
+    p = fma(p, q, 7.05245686815725405e-10);
+    p = fma(p, q, -1.13752422169222451e-9);
+    p = fma(p, q, -6.45549573844244004e-9);
+    p = fma(p, q, 4.58717226631166113e-9);
+    p = fma(p, q, 4.21993608980006042e-8);
+    p = fma(p, q, -2.81353385625088148e-8);
+    p = fma(p, q, -2.65509800926708437e-7);
+    p = fma(p, q, 2.80467299174961077e-7);
+    p = fma(p, q, 1.65705677376589712e-6);
+    p = fma(p, q, -3.28959336213926661e-6);
+    p = fma(p, q, -8.90430266492308966e-6);
+    p = fma(p, q, 0.0000374717087876496772);
+    p = fma(p, q, 0.0000105940739632606065);
+    p = fma(p, q, -0.000348646845161072902);
+    p = fma(p, q, 0.00079482308681763746);
+    p = fma(p, q, 0.000986338077791426406);
+    p = fma(p, q, -0.0125358800398574048);
+    p = fma(p, q, 0.0491187786154283336);
+    p = fma(p, q, -0.131955401178598243);
+    p = fma(p, q, 0.279062049033778417);
+    p = fma(p, q, -0.490470291207676833);
+    p = fma(p, q, 0.736318925221751719);
+    p = fma(p, q, -0.958741576652909579);
+    return fma(p, q, 1.09192290956278904) * d;
+}
 /* The standard normal's distribution function, relative accuracy in both tails; e is e^(-x^2 / 2). */
 static __device__ __forceinline__ float normal_cdf(float x, float e) {
     const float upper = 0.5f * erfcx_of(fabsf(x) * 0.70710678f) * e;
     return x < 0.0f ? upper : 1.0f - upper;
 }
-static __device__ __forceinline__ double normal_cdf(double x, double) {
-    return 0.5 * erfc(-x * 0.7071067811865475244);
+static __device__ __forceinline__ double normal_cdf(double x, double e) {
+    const double upper = 0.5 * erfcx_of(fabs(x) * 0.7071067811865475244) * e;
+    return x < 0.0 ? upper : 1.0 - upper;
 }
 template <class R> static __device__ __forceinline__ R gelu_slope(R x) {
     const R e = exp(R(-0.5) * x * x);
@@ -306,7 +336,7 @@ template <class T> struct where_op : operands<3, T, bool, T, T> {
 #define ROW(NAME, inputs, kinds) inputs,
 static const unsigned char arities[] = {PG_POINTWISE(ROW) PG_PREDICATES(ROW)};
 #undef ROW
-enum { FIRST_PREDICATE = PG_K_EQ };
+static const int FIRST_PREDICATE = PG_K_EQ, CUBE = -1;      /* CUBE: a power with the constant exponent 3 */
 
 
 template <class T> static int run_float(const pg_context *c, int op, const pg_strided *s, double p0, double p1) {
@@ -322,7 +352,7 @@ template <class T> static int run_float(const pg_context *c, int op, const pg_st
         case PG_K_##NAME: { op_##NAME<T> f = {}; f.p0 = (R)p0; f.p1 = (R)p1; return each(c, s, f); }
         HOT_FLOAT_OPS(X)
 #undef X
-        case PG_K_POINTWISE_COUNT: { op_CUBE<T> f = {}; return each(c, s, f); }
+        case CUBE: { op_CUBE<T> f = {}; return each(c, s, f); }
         default: break;
         }
     }
@@ -361,13 +391,13 @@ static int run_where(const pg_context *c, int dtype, const pg_strided *s) {
     }
 }
 
-/* A constant exponent that is a cheaper op, as on the CPU; the cube has no name of its own. */
+/* A constant exponent that is a cheaper op, as on the CPU. */
 static int cheaper_power(int dtype, const pg_strided *s) {
     if (s->data[2]) return PG_K_POW;
     if (dtype < PG_K_FLOAT16) return s->scalar[2].i == 2 ? PG_K_SQUARE : PG_K_POW;
     const double e = s->scalar[2].d;
     return e == 2.0 ? PG_K_SQUARE : e == 0.5 ? PG_K_SQRT : e == -0.5 ? PG_K_RSQRT : e == -1.0 ? PG_K_RECIPROCAL
-         : e == 3.0 ? PG_K_POINTWISE_COUNT : PG_K_POW;
+         : e == 3.0 ? CUBE : PG_K_POW;
 }
 
 static bool integers_have(int op) {
@@ -407,7 +437,7 @@ extern "C" int PG_K(pointwise)(const pg_context *c, int op, int dtype, const pg_
     const double p0 = p ? p[0] : 0, p1 = p ? p[1] : 0;
     if (op == PG_K_POW && dtype != PG_K_BOOL) op = cheaper_power(dtype, &s);
     /* operands that the op does not have: constants */
-    for (int k = (op == PG_K_POINTWISE_COUNT ? 1 : arities[op]) + 1; k < 4; k++) {
+    for (int k = (op == CUBE ? 1 : arities[op]) + 1; k < 4; k++) {
         s.data[k] = NULL;
         s.scalar[k] = pg_value();
     }
@@ -417,7 +447,7 @@ extern "C" int PG_K(pointwise)(const pg_context *c, int op, int dtype, const pg_
         for (int k = 1; k < 4; k++) s.scalar[k].i = s.scalar[k].i != 0;
         return run_integer<uint8_t>(c, op, &s, p0);
     }
-    if (dtype < PG_K_FLOAT16 ? !integers_have(op) : op != PG_K_POINTWISE_COUNT && !floats_have(op))
+    if (dtype < PG_K_FLOAT16 ? !integers_have(op) : op != CUBE && !floats_have(op))
         return PG_KERNEL_UNSUPPORTED;
     switch (dtype) {
     case PG_K_UINT8: return run_integer<uint8_t>(c, op, &s, p0);
