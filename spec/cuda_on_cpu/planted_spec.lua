@@ -68,9 +68,10 @@ describe("a planted bug", function()
     lazy_setup(function()
         folder = shell.temporary_folder()
         local commands = {}
+        local archive = quote(shell.build .. "/libcuda_on_cpu.a")
         for name, flags in pairs(builds) do
-            local archive = quote(shell.build .. "/libcuda_on_cpu.a")
             commands[#commands + 1] = ("env -u LD_PRELOAD g++ %s %s -x c++ %s -x none %s -lpthread -o %s"):format(FLAGS,
+                flags, "spec/cuda_on_cpu/planted.cu", archive, quote(folder .. "/" .. name))
         end
         shell.must(table.concat(commands, " && "))
     end)
