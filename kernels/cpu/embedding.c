@@ -46,7 +46,7 @@ int PG_K(index_select)(const pg_context *context, int item, const pg_rows *r, co
 
 /* Every element of self gets its terms in the order of the index, because one worker alone owns it: a range of columns, or, where
  * rows are short, a range of rows of self. */
-#define ADD(type, wide, load, store)                                                                                   \
+#define ADD(type, wide, number, load, store)                                                                           \
     for (int64_t o = 0; o < r->outer; o++)                                                                             \
         for (int64_t j = 0; j < r->n_index; j++) {                                                                     \
             const int64_t at = r->index[j] < 0 ? r->index[j] + r->size : r->index[j];                                  \
@@ -68,15 +68,15 @@ static void add_rows(void *arg, int64_t begin, int64_t end, int worker) {
     const pg_rows *r = a->r;
     (void)worker;
     switch (a->dtype) {
-    case PG_K_FLOAT32: ADD(float, float, AS_IT_IS, AS_IT_IS) break;
-    case PG_K_FLOAT64: ADD(double, double, AS_IT_IS, AS_IT_IS) break;
-    case PG_K_FLOAT16: ADD(uint16_t, float, f16_to_f32, f32_to_f16) break;
-    case PG_K_BFLOAT16: ADD(uint16_t, float, bf16_to_f32, f32_to_bf16) break;
-    case PG_K_UINT8: ADD(uint8_t, uint32_t, UNSIGNED32, (uint8_t)) break;
-    case PG_K_INT8: ADD(int8_t, uint32_t, UNSIGNED32, (int8_t)) break;
-    case PG_K_INT16: ADD(int16_t, uint32_t, UNSIGNED32, (int16_t)) break;
-    case PG_K_INT32: ADD(int32_t, uint32_t, UNSIGNED32, (int32_t)) break;
-    case PG_K_INT64: ADD(int64_t, uint64_t, UNSIGNED64, (int64_t)) break;
+    case PG_K_FLOAT32: ADD(float, float, double, AS_IT_IS, AS_IT_IS) break;
+    case PG_K_FLOAT64: ADD(double, double, double, AS_IT_IS, AS_IT_IS) break;
+    case PG_K_FLOAT16: ADD(uint16_t, float, double, f16_to_f32, f32_to_f16) break;
+    case PG_K_BFLOAT16: ADD(uint16_t, float, double, bf16_to_f32, f32_to_bf16) break;
+    case PG_K_UINT8: ADD(uint8_t, uint32_t, int64_t, UNSIGNED32, (uint8_t)) break;
+    case PG_K_INT8: ADD(int8_t, uint32_t, int64_t, UNSIGNED32, (int8_t)) break;
+    case PG_K_INT16: ADD(int16_t, uint32_t, int64_t, UNSIGNED32, (int16_t)) break;
+    case PG_K_INT32: ADD(int32_t, uint32_t, int64_t, UNSIGNED32, (int32_t)) break;
+    case PG_K_INT64: ADD(int64_t, uint64_t, int64_t, UNSIGNED64, (int64_t)) break;
     default: break;
     }
 }

@@ -65,6 +65,10 @@ describe("indices", function()
         x[pg.int64 { 1, 1, 1 }] = pg.tensor { 5, 6, 7 }
         assert.same({ 0, 7, 0 }, x:totable())
         assert.same({ 0, 18, 0 }, pg.zeros(3):index_add(0, pg.int64 { 1, 1, 1 }, pg.tensor { 5, 6, 7 }):totable())
+        for _, name in ipairs { "int64", "int32", "int16", "int8", "float32", "float16" } do
+            local taken = pg[name] { 10, 10, 10 }:index_add(0, pg.int64 { 1, 1 }, pg[name] { 3, 4 }, { alpha = -2 })
+            assert.same({ 10, -4, 10 }, taken:totable())
+        end
         assert.same({ 0, 18, 0 }, pg.zeros(3):scatter_add(0, pg.int64 { 1, 1, 1 }, pg.tensor { 5, 6, 7 }):totable())
         local w = pg.ones(3, { requires_grad = true })
         w[pg.int64 { 2, 0, 2, 2 }]:sum():backward()
