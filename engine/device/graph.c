@@ -24,6 +24,7 @@ struct pg_graph {
     pg_cuda *cuda;
     pg_stream *before;          /* the stream that was current when capturing began */
     pg_allocator *pool;
+    bool lasting;               /* what is made now is not of the pool */
     void *ready;                /* to launch; NULL while capturing */
     slab *constants, *random;   /* a random slab is an array of pg_philox whose offsets count from the run's start */
     pg_philox start;            /* the generator's state when capturing began */
@@ -33,7 +34,19 @@ struct pg_graph {
     pg_graph *next;             /* of the dead */
 };
 
-pg_allocator *pg_graph_pool(const pg_graph *g) { return g->pool; }
+pg_allocator *pg_graph_pool(const pg_graph *g) { return g->lasting ? g->cuda->recorder->pool : g->pool; }
+
+bool pg_graph_lasting(bool on)
+{
+    bool before = false;
+    for (int k = 0; pg_cuda_known(k); k++) {
+        pg_graph *g = pg_stream_here(pg_cuda_known(k))->graph;
+        if (!g) continue;
+        before = g->lasting;
+        g->lasting = on;
+    }
+    return before;
+}
 
 static slab *room_in(pg_graph *g, slab **list, size_t bytes)
 {

@@ -215,6 +215,9 @@ int pg_graph_end(pg_graph *graph, bool keep);
 int pg_graph_replay(pg_graph *graph);
 void pg_graph_free(pg_graph *graph);
 bool pg_graph_capturing(void);                                /* this thread captures */
+/* While on, memory that this thread makes during a capture is none that captured kernels may have used and given back before: it
+ * keeps what is written to it between replays. Answers what was set before. */
+bool pg_graph_lasting(bool on);
 
 /* ---- autograd ---- */
 

@@ -38,6 +38,19 @@ function M.before_replay(f)
     return true
 end
 
+local function restore(before, ok, ...)
+    C.pg_graph_lasting(before)
+    if ok then return ... end
+    error((...), 0)
+end
+
+--- Calls f(...) so that what it makes keeps its contents from one run of the graph to the next. (What is made during a
+--- capture otherwise shares its memory with what was dropped earlier in it, which each run writes.)
+function M.lasting(f, ...)
+    if not recording then return f(...) end
+    return restore(C.pg_graph_lasting(true), pcall(f, ...))
+end
+
 --- Is a graph being captured?
 function M.is_recording() return recording ~= nil end
 

@@ -157,7 +157,7 @@ end
 function Optimizer:_hyper_tensor(key, group, n, values)
     local own = self._hyper[key]
     if not own then
-        local tensor = parameter.outside_scopes(pg.empty, { n }, {
+        local tensor = graph.lasting(parameter.outside_scopes, pg.empty, { n }, {
             dtype = pg.float64, device = group.params[1].device,
         })
         own = { tensor = tensor, memory = ffi.cast("double *", C.pg_tensor_data_ptr(tensor)) }
