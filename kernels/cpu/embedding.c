@@ -54,7 +54,7 @@ int PG_K(index_select)(const pg_context *context, int item, const pg_rows *r, co
             const int64_t first = a->by_row ? 0 : begin, last = a->by_row ? r->inner : end;                            \
             const type *from = (const type *)a->in + (o * r->n_index + j) * r->inner;                                  \
             type *to = (type *)a->out + (o * r->size + at) * r->inner;                                                 \
-            const wide alpha = (wide)a->alpha;                                                                         \
+            const wide alpha = (wide)(number)a->alpha;                                                                 \
             if (a->alpha == 1)                                                                                         \
                 for (int64_t i = first; i < last; i++) to[i] = store((wide)(load(to[i]) + load(from[i])));             \
             else                                                                                                       \
