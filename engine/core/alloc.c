@@ -142,12 +142,12 @@ static size_t class_bytes(int k)
 
 static void hide(const pg_device *d, void *memory, size_t bytes)
 {
-    if (!d->host) return;
+    if (!d->host && !d->in_process) return;
 #ifdef PG_ASAN
     __asan_unpoison_memory_region(memory, bytes);
 #endif
 #ifdef PG_DEBUG
-    memset(memory, 0xff, bytes);      /* NaN as a float, -1 as an integer */
+    if (d->host) memset(memory, 0xff, bytes);      /* NaN as a float, -1 as an integer */
 #endif
 #ifdef PG_ASAN
     __asan_poison_memory_region(memory, bytes);
@@ -158,7 +158,7 @@ static void hide(const pg_device *d, void *memory, size_t bytes)
 
 static void show(const pg_device *d, void *memory, size_t bytes)
 {
-    if (!d->host) return;
+    if (!d->host && !d->in_process) return;
 #ifdef PG_ASAN
     __asan_unpoison_memory_region(memory, bytes);
 #endif

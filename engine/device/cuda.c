@@ -396,6 +396,7 @@ static pg_cuda *device_open(int index)
     c->properties = p;
     c->device = (pg_device){
         .type = "cuda", .index = index, .number = 1 + at, .name = c->name, .host = false,
+        .in_process = pg_cuda_api->emulated && !getenv("PERIGEE_CUDA_LATE"),
         .kernels = pg_cuda_api->kernels, .raw_allocate = raw_allocate, .raw_free = raw_free, .available = available,
         .to_host = to_host, .from_host = from_host, .context = begin, .context_end = end, .synchronize = synchronize,
         .pool = pool, .quiet = quiet, .passed = passed, .why = why, .failure = failure,

@@ -13,6 +13,7 @@ struct pg_device {
     int number;                        /* among all: the cpu is 0 */
     const char *name;                  /* "cpu", "cuda:0": what users see */
     bool host;                         /* its memory can be read by this process as it is */
+    bool in_process;                   /* its kernels run in this process, at once: an address sanitizer can watch its memory */
     const pg_kernels *kernels;
     pg_allocator *allocator;           /* the cache over raw_allocate */
     /* Memory from the system; NULL where it cannot be met. */
