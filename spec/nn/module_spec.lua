@@ -210,7 +210,7 @@ describe("nn.Module", function()
         assert.equal(pg.int64, m.count.dtype)
         assert.is_true(nn.is_parameter(m.weight) and m.weight.requires_grad)
         local id = m.weight.id
-        m:to { dtype = pg.float64, device = "cpu" }
+        m:to { dtype = pg.float64, device = m.weight.device }
         assert.equal(id, m.weight.id)      -- nothing to convert: the same tensor
         m:float()
         assert.equal(pg.float32, m.weight.dtype)

@@ -197,16 +197,18 @@ describe("linear", function()
     end)
 
     it("applies an activation as the op of that name would", function()
+        -- a library's epilogue may round its tanh another way
+        local within = pg.get_default_device() == "cpu" and 0 or 1e-6
         local x, w, b = random({ 37, 20 }), random({ 70, 20 }), random({ 70 })
         local z = F.linear(x, w, b)
-        close(F.linear(x, w, b, { activation = "relu" }), z:relu(), 0)
-        close(F.linear(x, w, b, { activation = "gelu" }), F.gelu(z), 0)
-        close(F.linear(x, w, b, { activation = "gelu_tanh" }), F.gelu(z, "tanh"), 0)
+        close(F.linear(x, w, b, { activation = "relu" }), z:relu(), within)
+        close(F.linear(x, w, b, { activation = "gelu" }), F.gelu(z), within)
+        close(F.linear(x, w, b, { activation = "gelu_tanh" }), F.gelu(z, "tanh"), within)
         w:requires_grad_()
         local g = random({ 37, 70 })
         for name, apply in pairs { relu = F.relu, gelu = F.gelu } do
             local fused = pg.autograd.grad(F.linear(x, w, b, { activation = name }), w, { grad_outputs = g })
-            close(fused, pg.autograd.grad(apply(F.linear(x, w, b)), w, { grad_outputs = g }), 0)
+            close(fused, pg.autograd.grad(apply(F.linear(x, w, b)), w, { grad_outputs = g }), within)
         end
         refuses("linear: activation: expected one of 'relu', 'gelu', 'gelu_tanh', got 'tanh'", function()
             F.linear(x, w, b, { activation = "tanh" })

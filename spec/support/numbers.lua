@@ -37,9 +37,17 @@ function M.close(actual, expected, tolerance)
     end
 end
 
---- Fails unless f raises an error that holds message.
+--- pcall(f), where a device that runs late is waited for: what it found wrong comes out then.
+function M.settled(f, ...)
+    return pcall(function(...)
+        f(...)
+        if pg.get_default_device() ~= "cpu" then pg.cuda.synchronize() end
+    end, ...)
+end
+
+--- Fails unless f raises an error that holds message, at the latest when its device is waited for.
 function M.refuses(message, f)
-    local ok, err = pcall(f)
+    local ok, err = M.settled(f)
     assert.is_false(ok, "expected an error with: " .. message)
     assert.is_truthy(tostring(err):find(message, 1, true), "expected '" .. message .. "', got: " .. tostring(err))
 end
