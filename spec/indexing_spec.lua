@@ -1,7 +1,8 @@
 local pg = require "perigee"
+local numbers = require "spec.support.numbers"
 
 local function refuses(f, message)
-    local ok, err = pcall(f)
+    local ok, err = numbers.settled(f)
     assert.is_false(ok, "expected an error with: " .. message)
     assert.is_truthy(tostring(err):find(message, 1, true), "expected '" .. message .. "', got: " .. tostring(err))
 end

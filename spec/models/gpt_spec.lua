@@ -1,4 +1,5 @@
 local pg = require("perigee")
+local numbers = require("spec.support.numbers")
 local gpt = require("perigee.models.gpt")
 
 local function model_of(options)
@@ -114,6 +115,6 @@ describe("GPT", function()
         local ok, why = pcall(model_of(), pg.zeros(1, 9, { dtype = pg.int64 }))
         assert.is_false(ok)
         assert.matches("9 tokens, but block_size is 8", why)
-        assert.has_error(function() model_of()(pg.int64 { { 11 } }) end)
+        assert.is_false((numbers.settled(function() model_of()(pg.int64 { { 11 } }) end)))
     end)
 end)

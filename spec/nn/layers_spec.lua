@@ -1,4 +1,5 @@
 local pg = require("perigee")
+local numbers = require("spec.support.numbers")
 
 local nn, F = pg.nn, pg.nn.functional
 
@@ -49,7 +50,7 @@ describe("layers", function()
         assert.same({ { 1, 1, 1 }, { 1, 1, 1 }, { 0, 0, 0 }, { 0, 0, 0 }, { 0, 0, 0 } }, m.weight.grad:totable())
         close(1, std(nn.Embedding(200, 100).weight), 0.05)
         assert.has_error(function() nn.Embedding(5, 3, 5) end)
-        assert.has_error(function() m(pg.int64 { 5 }) end)
+        assert.is_false((numbers.settled(function() m(pg.int64 { 5 }) end)))
     end)
 
     it("LayerNorm normalises the last dimensions", function()

@@ -2,9 +2,10 @@
 -- spec/indexing_spec.
 
 local pg = require "perigee"
+local numbers = require "spec.support.numbers"
 
 local function refused(pattern, f, ...)
-    local ok, message = pcall(f, ...)
+    local ok, message = numbers.settled(f, ...)
     assert.is_false(ok, "was not refused: " .. pattern)
     assert.is_truthy(message:find(pattern, 1, true), message)
 end
