@@ -53,7 +53,14 @@ int pg_tensor_same_storage(const pg_tensor *a, const pg_tensor *b) {
 }
 
 void *pg_tensor_data_ptr(const pg_tensor *t) {
-    if (!live(t) || !pg_device_of(t)->host) return NULL;
+    if (!live(t)) {
+        not_live("data_ptr");
+        return NULL;
+    }
+    if (!pg_device_of(t)->host) {
+        pg_fail("data_ptr: the tensor is on %s, whose memory the host cannot read", pg_device_of(t)->name);
+        return NULL;
+    }
     t->impl->storage->exposed = true;
     return pg_data(t);
 }

@@ -290,6 +290,14 @@ static void end(const pg_device *d, pg_context *context)
     }
 }
 
+static int after(const pg_device *d)
+{
+    pg_stream *s = pg_stream_here(d);
+    if (s->graph) return PG_OK;
+    int status = pg_cuda_check(d, pg_cuda_api->stream_synchronize(s->handle));
+    return status < 0 ? status : pg_cuda_complaint(pg_cuda_of(d));
+}
+
 static const char *failure(const pg_device *d)
 {
     (void)d;
@@ -401,6 +409,8 @@ static pg_cuda *device_open(int index)
         .to_host = to_host, .from_host = from_host, .context = begin, .context_end = end, .synchronize = synchronize,
         .pool = pool, .quiet = quiet, .passed = passed, .why = why, .failure = failure,
     };
+    const char *blocking = getenv("PERIGEE_CUDA_BLOCKING");
+    if (blocking && strcmp(blocking, "1") == 0) c->device.after = after;
     pthread_mutex_init(&c->mutex, NULL);
     void *complaint = NULL;
     bool ready = stream_init(&c->main, c, false, 0) >= 0 &&

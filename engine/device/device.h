@@ -37,6 +37,7 @@ struct pg_device {
     bool (*passed)(void *guard, bool wait);         /* see pg_release_when; a guard that has passed is freed */
     const char *(*why)(const pg_device *d);         /* why raw_allocate failed in this thread; NULL: for want of memory */
     const char *(*failure)(const pg_device *d);     /* what a launch met that answered PG_KERNEL_FAILED */
+    int (*after)(const pg_device *d);               /* for finding errors: waits after each kernel, whose errors are its own */
 };
 
 /* Where the calling thread's new memory on d comes from. */

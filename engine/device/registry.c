@@ -113,5 +113,6 @@ int pg_kernel_status(const pg_device *d, pg_context *context, int kernel_status,
         status = pg_fail("\"%s\" failed on %s with kernel status %d", kernel, d->name, kernel_status);
     }
     d->context_end(d, context);
+    if (__builtin_expect(d->after != NULL, 0) && status >= 0) status = d->after(d);
     return status;
 }
