@@ -32,14 +32,14 @@ static const float LOG2E = 1.4426950408889634f;
 /* ---- shared by both families ---- */
 
 /* What dropout makes of the weight of query i and key j: 0 or 1 / (1 - p). */
-typedef struct dropout { uint64_t seed, offset, threshold; float keep; } dropout;
+typedef struct dropout { uint64_t seed, offset, threshold; double keep; } dropout;
 static __device__ __forceinline__ dropout dropout_of(const pg_attention &a) {
     dropout d = {0, 0, 0, 1};
     if (a.dropout_p > 0) {
         d.seed = a.philox->seed;
         d.offset = a.philox->offset;
         d.threshold = pg_threshold(a.dropout_p);
-        d.keep = a.dropout_p < 1 ? (float)(1 / (1 - a.dropout_p)) : 0.0f;
+        d.keep = a.dropout_p < 1 ? 1 / (1 - a.dropout_p) : 0;
     }
     return d;
 }
@@ -468,7 +468,7 @@ template <class T, int HD> static __global__ void __launch_bounds__(128) tensor_
                 float sum = total[m][h];
                 sum += __shfl_xor_sync(0xffffffffu, sum, 1);
                 sum += __shfl_xor_sync(0xffffffffu, sum, 2);
-                const float by = sum == 0 ? 0.0f : drop.keep / sum;
+                const float by = sum == 0 ? 0.0f : (float)drop.keep / sum;
                 const int64_t row = row0 + m * 16 + g + h * 8;
                 if (a.lse && t == 0 && row < a.q_len)
                     ((float *)a.lse)[(batch * a.heads + head) * a.q_len + row] =
@@ -586,7 +586,7 @@ template <class T, int HD, bool KEYS> static __global__ void __launch_bounds__(1
                     const bool seen = i < a.q_len && j < a.k_len && !(a.causal && j > i);
                     const float added = mask && seen ? load_as<T>(mask[i * a.mask_stride[2] + j * a.mask_stride[3]]) : 0.0f;
                     const float w = seen ? fast_exp2((fmaf(s[n][e], scale, added) - log_sum) * LOG2E) : 0.0f;
-                    const float kept = a.dropout_p > 0 ? (dropped(drop, a, batch, h, i, j) ? 0.0f : drop.keep) : 1.0f;
+                    const float kept = a.dropout_p > 0 ? (dropped(drop, a, batch, h, i, j) ? 0.0f : (float)drop.keep) : 1.0f;
                     s[n][e] = w * (p[n][e] * kept - minus);
                     p[n][e] = w * kept;
                 }
