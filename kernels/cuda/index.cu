@@ -155,7 +155,8 @@ template <class T, bool ADD> static __global__ void sum_by_place(pg_sums s, int6
     const int64_t j = (int64_t)blockIdx.x * blockDim.y + threadIdx.y, beside = ADD ? j - 1 : j + 1;
     if (j >= s.m) return;
     const uint64_t key = key_at(s, j);
-    if (key >= s.none || (beside >= 0 && beside < s.m && key_at(s, beside) == key)) return;
+    /* Bad ones stand last: where there is one nothing is written. */
+    if (key_at(s, s.m - 1) >= s.none || (beside >= 0 && beside < s.m && key_at(s, beside) == key)) return;
     const int64_t stride = (int64_t)gridDim.y * blockDim.x;
     for (int64_t e = (int64_t)blockIdx.y * blockDim.x + threadIdx.x; e < inner; e += stride) {
         int64_t inner_from = 0, inner_to = 0;

@@ -24,7 +24,7 @@ static inline int pg_bits_of(uint64_t x) {
 }
 
 /* For each j < m, in order: to[key[j] * step + ...] += alpha * from[at[j] * stride + ...], or = from (the last one stays), over an
- * inner space. Keys at or above `none` are passed over. index.cu has it. */
+ * inner space. Where a key is at or above `none` nothing is written. index.cu has it. */
 enum { PG_SUMS_DIMS = PG_K_DIMS };
 typedef struct pg_sums {
     pg_ordering order;
