@@ -32,7 +32,8 @@ end
 local AUTOCAST = { low = "PG_AUTOCAST_LOW", f32 = "PG_AUTOCAST_F32", promote = "PG_AUTOCAST_PROMOTE" }
 
 local function autocast_of(row)
-    return AUTOCAST[row.attrs.autocast or ""] or "PG_AUTOCAST_NONE"
+    local kind = AUTOCAST[row.attrs.autocast or ""] or "PG_AUTOCAST_NONE"
+    return row.attrs.autocast_cuda and kind .. " | PG_AUTOCAST_CUDA" or kind
 end
 
 local function write(name, lines)
@@ -104,6 +105,7 @@ write("pg_ops.h", ops)
 
 local doors = {
     "/* Generated from perigee_api.h by engine/generate.lua. */",
+    '#include "autograd/autocast.h"',
     '#include "core/door.h"',
     '#include "core/error.h"',
     '#include "pg_ops.h"',
@@ -174,6 +176,39 @@ local function checks(row, line)
     end
 end
 
+-- Arguments converted as the row's autocast says; gives the line that ends it.
+local function autocast(row, line)
+    if not row.attrs.autocast or row.attrs.inplace_of then return end
+    local given = {}
+    if row.attrs.out then
+        for _, result in ipairs(row.results) do given[#given + 1] = ("(%s && %s->impl)"):format(result.name, result.name) end
+    end
+    for _, p in ipairs(row.params) do
+        if p.kind == "dtype" then given[#given + 1] = p.name .. " >= 0" end
+    end
+    line("pg_autocast cast;")
+    line("pg_autocast_begin(&cast, &door, s < 0 ? PG_AUTOCAST_NONE : %s, %s);", autocast_of(row),
+        #given > 0 and table.concat(given, " || ") or "false")
+    line("if (cast.kind) {")
+    for _, p in ipairs(row.params) do
+        if row.attrs.autocast ~= "promote" then break end
+        if p.kind == "tensors" then
+            line("    for (int i = 0; i < %s_n; i++) pg_autocast_see(&cast, %s[i]);", p.name, p.name)
+        elseif p.kind == "tensor" or p.kind == "tensor_number" then
+            line("    pg_autocast_see(&cast, %s);", p.name)
+        end
+    end
+    for _, p in ipairs(row.params) do
+        if p.kind == "tensors" then
+            line("    if (s >= 0) s = pg_autocast_list(&cast, &%s, %s_n);", p.name, p.name)
+        elseif p.kind == "tensor" or p.kind == "tensor_number" then
+            line("    if (s >= 0) s = pg_autocast_tensor(&cast, &%s);", p.name)
+        end
+    end
+    line("}")
+    return "s = pg_autocast_end(&cast, s);"
+end
+
 for _, row in ipairs(rows) do
     local list = optable.c_params(row)
     local name = row.symbol:sub(4)
@@ -182,7 +217,7 @@ for _, row in ipairs(rows) do
     out[#out + 1] = ""
     out[#out + 1] = (optable.prototype(row):gsub(";$", "")) .. "\n{"
     line("pg_door door;")
-    line("int s = pg_door_enter(&door, %s, %s);", quote(row.short), autocast_of(row))
+    line("int s = pg_door_enter(&door, %s);", quote(row.short))
     for _, result in ipairs(row.results) do
         if result.kind == "tensor" then
             line("if (s >= 0) s = pg_door_out(&door, %s, %s);", result.name, row.attrs.out and "true" or "false")
@@ -193,6 +228,7 @@ for _, row in ipairs(rows) do
         end
     end
     checks(row, line)
+    local autocast_end = autocast(row, line)
     if not has_body(row) then
         local base = row.base.symbol:sub(4)
         local args = names(list)
@@ -226,6 +262,7 @@ for _, row in ipairs(rows) do
     else
         line("if (s >= 0) s = op_%s(%s);", name, names(list))
     end
+    if autocast_end then line(autocast_end) end
     line("return pg_door_leave(&door, s);")
     out[#out + 1] = "}"
 end

@@ -279,6 +279,8 @@ typedef struct pg_kernels {
     int (*total_norm)(const pg_context *, int dtype, const pg_parameters *p, double order, double *out);
     /* grad *= min(1, max_norm / (norm + 1e-6)); p->param are the gradients */
     int (*clip_scale)(const pg_context *, int dtype, const pg_parameters *p, double max_norm, const double *norm);
+    /* p->param *= *inverse; *found = 1 where one of them was not finite before, else it is left alone */
+    int (*unscale)(const pg_context *, int dtype, const pg_parameters *p, const float *inverse, float *found);
 } pg_kernels;
 
 /* The kernels above, in that order. */
@@ -286,9 +288,9 @@ typedef struct pg_kernels {
     X(pointwise) X(copy) X(fill) X(reduce) X(scan) X(sort) X(topk) X(arange) X(linspace) X(random) X(dropout) \
     X(index_select) X(index_add) X(gather) X(scatter_add) X(scatter) X(index_get) X(index_put) X(nonzero) X(triangle) \
     X(gemm) X(softmax) X(softmax_backward) X(layer_norm) X(layer_norm_backward) X(cross_entropy) \
-    X(cross_entropy_backward) X(attention) X(attention_backward) X(sgd) X(adam) X(total_norm) X(clip_scale)
+    X(cross_entropy_backward) X(attention) X(attention_backward) X(sgd) X(adam) X(total_norm) X(clip_scale) X(unscale)
 
 /* Raised whenever this file changes what a kernel is given. */
-#define PG_KERNELS_HASH UINT64_C(0x50e7000000000010)
+#define PG_KERNELS_HASH UINT64_C(0x50e7000000000011)
 
 #endif

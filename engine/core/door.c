@@ -3,8 +3,7 @@
 #include "../autograd/tape.h"
 #include "live.h"
 
-int pg_door_enter(pg_door *d, const char *name, int autocast) {
-    (void)autocast;
+int pg_door_enter(pg_door *d, const char *name) {
     d->before = pg_error_op();
     if (!d->before) {
         pg_error_set_op(name);

@@ -4,7 +4,7 @@
 
 #include "tensor.h"
 
-enum { PG_AUTOCAST_NONE, PG_AUTOCAST_LOW, PG_AUTOCAST_F32, PG_AUTOCAST_PROMOTE };
+enum { PG_AUTOCAST_NONE, PG_AUTOCAST_LOW, PG_AUTOCAST_F32, PG_AUTOCAST_PROMOTE, PG_AUTOCAST_CUDA = 4 };   /* autograd/autocast.h */
 /* flags of pg_door_tensor: this argument may be on another device, or where it is a 0-dim tensor on the cpu */
 enum { PG_ARG_ANY_DEVICE = 1, PG_ARG_CPU_SCALAR = 2 };
 
@@ -15,7 +15,7 @@ typedef struct pg_door {
 } pg_door;
 
 /* name: as messages call the op. */
-int pg_door_enter(pg_door *d, const char *name, int autocast);
+int pg_door_enter(pg_door *d, const char *name);
 int pg_door_tensor(pg_door *d, const pg_tensor *t, const char *argument, int flags);
 int pg_door_tensors(pg_door *d, const pg_tensor *const *t, int n, const char *argument, int flags);
 /* An out handle: right magic, and empty unless `may_be_filled`. */

@@ -159,6 +159,10 @@ int pg_set_num_threads(int n);
 int pg_get_num_threads(void);
 /* 1 where OpenBLAS takes the large matrix products, with its version and kernels in *text; else 0, and why. Opens it. */
 int pg_openblas_config(const char **text);
+/* How exact products of float32 are on devices that have a faster way (TF32: factors rounded to 10 bits): 0 "highest" (the default:
+ * float32), 1 "high", 2 "medium" (both TF32 on CUDA; the CPU's are always exact). Of the process. */
+int pg_set_float32_matmul_precision(int level);
+int pg_get_float32_matmul_precision(void);
 const char *pg_cpu_isa(void);                                 /* the kernels in use: "baseline", "avx2", "avx512" */
 
 /* ---- CUDA devices: streams, events, pinned memory, graphs ---- */
@@ -226,6 +230,14 @@ int pg_grad_mode_enter(int *token, int enabled);
 int pg_grad_mode_leave(int token);
 int pg_is_grad_enabled(void);
 int pg_set_grad_enabled(int enabled);
+/* Mixed precision: between enter and leave the ops of this thread whose rows say `autocast` convert their floating arguments on
+ * device_type ("cpu", "cuda"). dtype: PG_FLOAT16, PG_BFLOAT16, or -1 for the default (cuda float16, cpu bfloat16). cache_enabled:
+ * what leaves that require gradients become is kept until the outermost region ends. */
+int pg_autocast_enter(int *token, const char *device_type, int dtype, int enabled, int cache_enabled);
+int pg_autocast_leave(int token);
+int pg_is_autocast_enabled(const char *device_type);          /* 1, 0 */
+int pg_get_autocast_dtype(const char *device_type);
+int pg_is_autocast_cache_enabled(void);
 
 int pg_requires_grad_(const pg_tensor *t, int requires_grad);
 int pg_retain_grad(const pg_tensor *t);
@@ -318,7 +330,7 @@ int pg_safetensors_save(const char *path, const char *const *names, const pg_ten
 /* ---- pointwise ---- */
 
 /* add(input: Tensor, other: Tensor|number, *, alpha: number = 1) -> Tensor
- *   [method, operator +, out, grad2, autocast promote, cpu scalars]
+ *   [method, operator +, out, grad2, cpu scalars]
  * input + alpha * other, broadcast. PyTorch's add. */
 int pg_add(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number,
            const pg_number *alpha);
@@ -326,7 +338,7 @@ int pg_add(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const
  *   [method, inplace of pg_add, cpu scalars] */
 int pg_add_(pg_tensor *input, const pg_tensor *other, const pg_number *other_number, const pg_number *alpha);
 /* sub(input: Tensor, other: Tensor|number, *, alpha: number = 1) -> Tensor
- *   [method, operator -, out, grad2, autocast promote, cpu scalars]
+ *   [method, operator -, out, grad2, cpu scalars]
  * input - alpha * other, broadcast. Not for bools. PyTorch's sub. */
 int pg_sub(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number,
            const pg_number *alpha);
@@ -336,12 +348,12 @@ int pg_sub_(pg_tensor *input, const pg_tensor *other, const pg_number *other_num
 /* subtract(input: Tensor, other: Tensor|number, *, alpha: number = 1) -> Tensor   [method, same as pg_sub]
  * PyTorch's subtract: sub. */
 /* rsub(input: Tensor, other: Tensor|number, *, alpha: number = 1) -> Tensor
- *   [method, grad2, autocast promote, cpu scalars]
+ *   [method, grad2, cpu scalars]
  * other - alpha * input, broadcast. PyTorch's rsub. */
 int pg_rsub(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number,
             const pg_number *alpha);
 /* mul(input: Tensor, other: Tensor|number) -> Tensor
- *   [method, operator *, out, grad2, autocast promote, cpu scalars]
+ *   [method, operator *, out, grad2, cpu scalars]
  * input * other, broadcast. PyTorch's mul. */
 int pg_mul(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number);
 /* mul_(input: Tensor, other: Tensor|number) -> self   [method, inplace of pg_mul, cpu scalars] */
@@ -349,7 +361,7 @@ int pg_mul_(pg_tensor *input, const pg_tensor *other, const pg_number *other_num
 /* multiply(input: Tensor, other: Tensor|number) -> Tensor   [method, same as pg_mul]
  * PyTorch's multiply: mul. */
 /* div(input: Tensor, other: Tensor|number, *, rounding_mode: 'trunc'|'floor'? = nil) -> Tensor
- *   [method, operator /, out, grad2, autocast promote, cpu scalars]
+ *   [method, operator /, out, grad2, cpu scalars]
  * input / other, broadcast. Integers are divided as floats unless a rounding mode is given: towards zero
  * (trunc), or down (floor). PyTorch's div. */
 int pg_div(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number,
@@ -361,7 +373,7 @@ int pg_div_(pg_tensor *input, const pg_tensor *other, const pg_number *other_num
  *   [method, same as pg_div]
  * PyTorch's divide: div. */
 /* floor_divide(input: Tensor, other: Tensor|number) -> Tensor
- *   [method, out, grad2, autocast promote, cpu scalars]
+ *   [method, out, grad2, cpu scalars]
  * input / other rounded down, as Python's //. An integer divided by zero is an error. PyTorch's
  * floor_divide. */
 int pg_floor_divide(pg_tensor *out, const pg_tensor *input, const pg_tensor *other,
@@ -370,44 +382,44 @@ int pg_floor_divide(pg_tensor *out, const pg_tensor *input, const pg_tensor *oth
  *   [method, inplace of pg_floor_divide, cpu scalars] */
 int pg_floor_divide_(pg_tensor *input, const pg_tensor *other, const pg_number *other_number);
 /* remainder(input: Tensor, other: Tensor|number) -> Tensor
- *   [method, operator %, out, grad2, autocast promote, cpu scalars]
+ *   [method, operator %, out, grad2, cpu scalars]
  * input - other * floor(input / other): the sign of other, as Python's and Lua's %. PyTorch's remainder. */
 int pg_remainder(pg_tensor *out, const pg_tensor *input, const pg_tensor *other,
                  const pg_number *other_number);
 /* remainder_(input: Tensor, other: Tensor|number) -> self   [method, inplace of pg_remainder, cpu scalars] */
 int pg_remainder_(pg_tensor *input, const pg_tensor *other, const pg_number *other_number);
-/* fmod(input: Tensor, other: Tensor|number) -> Tensor   [method, out, grad2, autocast promote, cpu scalars]
+/* fmod(input: Tensor, other: Tensor|number) -> Tensor   [method, out, grad2, cpu scalars]
  * input - other * trunc(input / other): the sign of input, as C's fmod. PyTorch's fmod. */
 int pg_fmod(pg_tensor *out, const pg_tensor *input, const pg_tensor *other, const pg_number *other_number);
 /* fmod_(input: Tensor, other: Tensor|number) -> self   [method, inplace of pg_fmod, cpu scalars] */
 int pg_fmod_(pg_tensor *input, const pg_tensor *other, const pg_number *other_number);
 /* pow(input: Tensor, exponent: Tensor|number) -> Tensor
- *   [method, operator ^, out, grad2, autocast f32, cpu scalars]
+ *   [method, operator ^, out, grad2, cpu scalars, autocast f32 cuda]
  * input to the power of exponent, broadcast. Integers to a negative number are an error. PyTorch's pow. */
 int pg_pow(pg_tensor *out, const pg_tensor *input, const pg_tensor *exponent,
            const pg_number *exponent_number);
 /* pow_(input: Tensor, exponent: Tensor|number) -> self   [method, inplace of pg_pow, cpu scalars] */
 int pg_pow_(pg_tensor *input, const pg_tensor *exponent, const pg_number *exponent_number);
-/* pow(input: number, exponent: Tensor) -> Tensor   [grad2, autocast f32]
+/* pow(input: number, exponent: Tensor) -> Tensor   [grad2, autocast f32 cuda]
  * A number to the power of exponent. PyTorch's pow. */
 int pg_pow_base(pg_tensor *out, const pg_number *input, const pg_tensor *exponent);
-/* maximum(input: Tensor, other: Tensor) -> Tensor   [method, out, grad2, autocast promote, cpu scalars]
+/* maximum(input: Tensor, other: Tensor) -> Tensor   [method, out, grad2, cpu scalars]
  * The larger of two elements, broadcast; NaN if one is. Ties share the gradient. PyTorch's maximum. */
 int pg_maximum(pg_tensor *out, const pg_tensor *input, const pg_tensor *other);
 /* maximum_(input: Tensor, other: Tensor) -> self   [method, inplace of pg_maximum, cpu scalars] */
 int pg_maximum_(pg_tensor *input, const pg_tensor *other);
-/* minimum(input: Tensor, other: Tensor) -> Tensor   [method, out, grad2, autocast promote, cpu scalars]
+/* minimum(input: Tensor, other: Tensor) -> Tensor   [method, out, grad2, cpu scalars]
  * The smaller of two elements, broadcast; NaN if one is. Ties share the gradient. PyTorch's minimum. */
 int pg_minimum(pg_tensor *out, const pg_tensor *input, const pg_tensor *other);
 /* minimum_(input: Tensor, other: Tensor) -> self   [method, inplace of pg_minimum, cpu scalars] */
 int pg_minimum_(pg_tensor *input, const pg_tensor *other);
-/* atan2(input: Tensor, other: Tensor) -> Tensor   [method, out, grad2, autocast f32, cpu scalars]
+/* atan2(input: Tensor, other: Tensor) -> Tensor   [method, out, grad2, cpu scalars, autocast promote cuda]
  * The angle of the point (other, input), in (-pi, pi]. PyTorch's atan2. */
 int pg_atan2(pg_tensor *out, const pg_tensor *input, const pg_tensor *other);
 /* atan2_(input: Tensor, other: Tensor) -> self   [method, inplace of pg_atan2, cpu scalars] */
 int pg_atan2_(pg_tensor *input, const pg_tensor *other);
 /* lerp(input: Tensor, end: Tensor, weight: Tensor|number) -> Tensor
- *   [method, out, grad2, autocast promote, cpu scalars]
+ *   [method, out, grad2, cpu scalars]
  * input + weight * (end - input), broadcast. Floating. PyTorch's lerp. */
 int pg_lerp(pg_tensor *out, const pg_tensor *input, const pg_tensor *end, const pg_tensor *weight,
             const pg_number *weight_number);
@@ -416,7 +428,7 @@ int pg_lerp(pg_tensor *out, const pg_tensor *input, const pg_tensor *end, const 
 int pg_lerp_(pg_tensor *input, const pg_tensor *end, const pg_tensor *weight,
              const pg_number *weight_number);
 /* addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: number = 1) -> Tensor
- *   [method, out, grad2, autocast promote, cpu scalars]
+ *   [method, out, grad2, cpu scalars, autocast promote cuda]
  * input + value * tensor1 * tensor2, broadcast. PyTorch's addcmul. */
 int pg_addcmul(pg_tensor *out, const pg_tensor *input, const pg_tensor *tensor1, const pg_tensor *tensor2,
                const pg_number *value);
@@ -425,7 +437,7 @@ int pg_addcmul(pg_tensor *out, const pg_tensor *input, const pg_tensor *tensor1,
 int pg_addcmul_(pg_tensor *input, const pg_tensor *tensor1, const pg_tensor *tensor2,
                 const pg_number *value);
 /* addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: number = 1) -> Tensor
- *   [method, out, grad2, autocast promote, cpu scalars]
+ *   [method, out, grad2, cpu scalars, autocast promote cuda]
  * input + value * tensor1 / tensor2, broadcast. PyTorch's addcdiv. */
 int pg_addcdiv(pg_tensor *out, const pg_tensor *input, const pg_tensor *tensor1, const pg_tensor *tensor2,
                const pg_number *value);
@@ -490,12 +502,12 @@ int pg_bitwise_not(pg_tensor *out, const pg_tensor *input);
 /* bitwise_not_(input: Tensor) -> self   [method, inplace of pg_bitwise_not] */
 int pg_bitwise_not_(pg_tensor *input);
 /* where(condition: Tensor, input: Tensor|number, other: Tensor|number) -> Tensor
- *   [grad2, autocast promote, cpu scalars]
+ *   [grad2, cpu scalars]
  * input where condition (bool) is true, else other; all broadcast. PyTorch's where. */
 int pg_where(pg_tensor *out, const pg_tensor *condition, const pg_tensor *input,
              const pg_number *input_number, const pg_tensor *other, const pg_number *other_number);
 /* _where(input: Tensor, condition: Tensor, other: Tensor|number) -> Tensor
- *   [internal, method where, grad2, autocast promote, cpu scalars]
+ *   [internal, method where, grad2, cpu scalars]
  * x:where(condition, other): x where condition (bool) is true, else other. PyTorch's Tensor.where. */
 int pg__where(pg_tensor *out, const pg_tensor *input, const pg_tensor *condition, const pg_tensor *other,
               const pg_number *other_number);
@@ -556,37 +568,37 @@ int pg_trunc_(pg_tensor *input);
 int pg_round(pg_tensor *out, const pg_tensor *input, int64_t decimals);
 /* round_(input: Tensor, *, decimals: int = 0) -> self   [method, inplace of pg_round] */
 int pg_round_(pg_tensor *input, int64_t decimals);
-/* exp(input: Tensor) -> Tensor   [method, out, grad2, autocast f32]
+/* exp(input: Tensor) -> Tensor   [method, out, grad2, autocast f32 cuda]
  * e to the power of input. PyTorch's exp. */
 int pg_exp(pg_tensor *out, const pg_tensor *input);
 /* exp_(input: Tensor) -> self   [method, inplace of pg_exp] */
 int pg_exp_(pg_tensor *input);
-/* expm1(input: Tensor) -> Tensor   [method, out, grad2, autocast f32]
+/* expm1(input: Tensor) -> Tensor   [method, out, grad2, autocast f32 cuda]
  * exp(input) - 1, exact near 0. PyTorch's expm1. */
 int pg_expm1(pg_tensor *out, const pg_tensor *input);
 /* expm1_(input: Tensor) -> self   [method, inplace of pg_expm1] */
 int pg_expm1_(pg_tensor *input);
-/* exp2(input: Tensor) -> Tensor   [method, out, grad2, autocast f32]
+/* exp2(input: Tensor) -> Tensor   [method, out, grad2]
  * 2 to the power of input. PyTorch's exp2. */
 int pg_exp2(pg_tensor *out, const pg_tensor *input);
 /* exp2_(input: Tensor) -> self   [method, inplace of pg_exp2] */
 int pg_exp2_(pg_tensor *input);
-/* log(input: Tensor) -> Tensor   [method, out, grad2, autocast f32]
+/* log(input: Tensor) -> Tensor   [method, out, grad2, autocast f32 cuda]
  * The natural logarithm. PyTorch's log. */
 int pg_log(pg_tensor *out, const pg_tensor *input);
 /* log_(input: Tensor) -> self   [method, inplace of pg_log] */
 int pg_log_(pg_tensor *input);
-/* log1p(input: Tensor) -> Tensor   [method, out, grad2, autocast f32]
+/* log1p(input: Tensor) -> Tensor   [method, out, grad2, autocast f32 cuda]
  * log(1 + input), exact near 0. PyTorch's log1p. */
 int pg_log1p(pg_tensor *out, const pg_tensor *input);
 /* log1p_(input: Tensor) -> self   [method, inplace of pg_log1p] */
 int pg_log1p_(pg_tensor *input);
-/* log2(input: Tensor) -> Tensor   [method, out, grad2, autocast f32]
+/* log2(input: Tensor) -> Tensor   [method, out, grad2, autocast f32 cuda]
  * The logarithm to base 2. PyTorch's log2. */
 int pg_log2(pg_tensor *out, const pg_tensor *input);
 /* log2_(input: Tensor) -> self   [method, inplace of pg_log2] */
 int pg_log2_(pg_tensor *input);
-/* log10(input: Tensor) -> Tensor   [method, out, grad2, autocast f32]
+/* log10(input: Tensor) -> Tensor   [method, out, grad2, autocast f32 cuda]
  * The logarithm to base 10. PyTorch's log10. */
 int pg_log10(pg_tensor *out, const pg_tensor *input);
 /* log10_(input: Tensor) -> self   [method, inplace of pg_log10] */
@@ -596,12 +608,12 @@ int pg_log10_(pg_tensor *input);
 int pg_sqrt(pg_tensor *out, const pg_tensor *input);
 /* sqrt_(input: Tensor) -> self   [method, inplace of pg_sqrt] */
 int pg_sqrt_(pg_tensor *input);
-/* rsqrt(input: Tensor) -> Tensor   [method, out, grad2, autocast f32]
+/* rsqrt(input: Tensor) -> Tensor   [method, out, grad2, autocast f32 cuda]
  * 1 / sqrt(input). PyTorch's rsqrt. */
 int pg_rsqrt(pg_tensor *out, const pg_tensor *input);
 /* rsqrt_(input: Tensor) -> self   [method, inplace of pg_rsqrt] */
 int pg_rsqrt_(pg_tensor *input);
-/* reciprocal(input: Tensor) -> Tensor   [method, out, grad2, autocast f32]
+/* reciprocal(input: Tensor) -> Tensor   [method, out, grad2, autocast f32 cuda]
  * 1 / input. PyTorch's reciprocal. */
 int pg_reciprocal(pg_tensor *out, const pg_tensor *input);
 /* reciprocal_(input: Tensor) -> self   [method, inplace of pg_reciprocal] */
@@ -616,17 +628,17 @@ int pg_sin_(pg_tensor *input);
 int pg_cos(pg_tensor *out, const pg_tensor *input);
 /* cos_(input: Tensor) -> self   [method, inplace of pg_cos] */
 int pg_cos_(pg_tensor *input);
-/* tan(input: Tensor) -> Tensor   [method, out, grad2, autocast f32]
+/* tan(input: Tensor) -> Tensor   [method, out, grad2, autocast f32 cuda]
  * The tangent of input in radians. PyTorch's tan. */
 int pg_tan(pg_tensor *out, const pg_tensor *input);
 /* tan_(input: Tensor) -> self   [method, inplace of pg_tan] */
 int pg_tan_(pg_tensor *input);
-/* sinh(input: Tensor) -> Tensor   [method, out, grad2, autocast f32]
+/* sinh(input: Tensor) -> Tensor   [method, out, grad2, autocast f32 cuda]
  * The hyperbolic sine. PyTorch's sinh. */
 int pg_sinh(pg_tensor *out, const pg_tensor *input);
 /* sinh_(input: Tensor) -> self   [method, inplace of pg_sinh] */
 int pg_sinh_(pg_tensor *input);
-/* cosh(input: Tensor) -> Tensor   [method, out, grad2, autocast f32]
+/* cosh(input: Tensor) -> Tensor   [method, out, grad2, autocast f32 cuda]
  * The hyperbolic cosine. PyTorch's cosh. */
 int pg_cosh(pg_tensor *out, const pg_tensor *input);
 /* cosh_(input: Tensor) -> self   [method, inplace of pg_cosh] */
@@ -692,7 +704,7 @@ int pg_gelu(pg_tensor *out, const pg_tensor *input, int approximate);
  * input * sigmoid(input). Floating. Elfwing et al. 2018. PyTorch's silu. */
 int pg_silu(pg_tensor *out, const pg_tensor *input);
 /* nn.functional.softplus(input: Tensor, beta: float = 1, threshold: float = 20) -> Tensor
- *   [grad2, autocast f32]
+ *   [grad2, autocast f32 cuda]
  * log(1 + exp(beta * input)) / beta; input itself where beta * input > threshold. Floating. PyTorch's
  * softplus. */
 int pg_softplus(pg_tensor *out, const pg_tensor *input, double beta, double threshold);
@@ -715,18 +727,18 @@ int pg_hardtanh(pg_tensor *out, const pg_tensor *input, double min_val, double m
 /* ---- reductions ---- */
 
 /* sum(input: Tensor, dim: int[]? = nil, keepdim: bool = false, *, dtype: dtype? = nil) -> Tensor
- *   [method, out, grad2]
+ *   [method, out, grad2, autocast f32 cuda]
  * Sum over the dimensions dim (all of them: nil). Integers and bools sum to int64. PyTorch's sum. */
 int pg_sum(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n, bool keepdim, int dtype);
 /* mean(input: Tensor, dim: int[]? = nil, keepdim: bool = false, *, dtype: dtype? = nil) -> Tensor
  *   [method, out, grad2]
  * Mean over the dimensions dim (all of them: nil); floating. nan where nothing is reduced. PyTorch's mean. */
 int pg_mean(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n, bool keepdim, int dtype);
-/* prod(input: Tensor, *, dtype: dtype? = nil) -> Tensor   [method, grad2]
+/* prod(input: Tensor, *, dtype: dtype? = nil) -> Tensor   [method, grad2, autocast f32]
  * Product of all elements. Integers and bools multiply to int64. PyTorch's prod. */
 int pg_prod(pg_tensor *out, const pg_tensor *input, int dtype);
 /* prod(input: Tensor, dim: int, keepdim: bool = false, *, dtype: dtype? = nil) -> Tensor
- *   [method, out, grad2]
+ *   [method, out, grad2, autocast f32]
  * Product over one dimension. */
 int pg_prod_dim(pg_tensor *out, const pg_tensor *input, int64_t dim, bool keepdim, int dtype);
 /* max(input: Tensor) -> Tensor   [method, grad2]
@@ -736,7 +748,7 @@ int pg_max(pg_tensor *out, const pg_tensor *input);
  *   [method, out, grad2]
  * The largest along dim and the position (int64) of its first occurrence, which gets the gradient. */
 int pg_max_dim(pg_tensor *values, pg_tensor *indices, const pg_tensor *input, int64_t dim, bool keepdim);
-/* max(input: Tensor, other: Tensor) -> Tensor   [method, grad2, autocast promote, cpu scalars]
+/* max(input: Tensor, other: Tensor) -> Tensor   [method, grad2, cpu scalars]
  * The larger of two elements, broadcast: maximum. PyTorch's max. */
 int pg_max_other(pg_tensor *out, const pg_tensor *input, const pg_tensor *other);
 /* min(input: Tensor) -> Tensor   [method, grad2]
@@ -746,7 +758,7 @@ int pg_min(pg_tensor *out, const pg_tensor *input);
  *   [method, out, grad2]
  * The smallest along dim and the position (int64) of its first occurrence, which gets the gradient. */
 int pg_min_dim(pg_tensor *values, pg_tensor *indices, const pg_tensor *input, int64_t dim, bool keepdim);
-/* min(input: Tensor, other: Tensor) -> Tensor   [method, grad2, autocast promote, cpu scalars]
+/* min(input: Tensor, other: Tensor) -> Tensor   [method, grad2, cpu scalars]
  * The smaller of two elements, broadcast: minimum. PyTorch's min. */
 int pg_min_other(pg_tensor *out, const pg_tensor *input, const pg_tensor *other);
 /* amax(input: Tensor, dim: int[]? = nil, keepdim: bool = false) -> Tensor   [method, out, grad2]
@@ -787,15 +799,16 @@ int pg_std(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n
            int unbiased, bool keepdim);
 /* norm(input: Tensor, p: float = 2, dim: int[]? = nil, keepdim: bool = false, *,
  *   dtype: dtype? = nil) -> Tensor
- *   [method, out, grad2]
+ *   [method, out, grad2, autocast f32 cuda]
  * (sum |x|^p)^(1/p) over the dimensions dim (all of them: nil); p = 0 counts nonzeros, inf and -inf are
  * extremes. PyTorch's norm. */
 int pg_norm(pg_tensor *out, const pg_tensor *input, double p, const int64_t *dim, int dim_n, bool keepdim,
             int dtype);
-/* logsumexp(input: Tensor, dim: int[], keepdim: bool = false) -> Tensor   [method, out, grad2]
+/* logsumexp(input: Tensor, dim: int[], keepdim: bool = false) -> Tensor
+ *   [method, out, grad2, autocast f32 cuda]
  * log(sum(exp(x))) over the dimensions dim, without overflow. PyTorch's logsumexp. */
 int pg_logsumexp(pg_tensor *out, const pg_tensor *input, const int64_t *dim, int dim_n, bool keepdim);
-/* cumsum(input: Tensor, dim: int, *, dtype: dtype? = nil) -> Tensor   [method, out, grad2]
+/* cumsum(input: Tensor, dim: int, *, dtype: dtype? = nil) -> Tensor   [method, out, grad2, autocast f32 cuda]
  * Sums of all elements up to each along dim. PyTorch's cumsum. */
 int pg_cumsum(pg_tensor *out, const pg_tensor *input, int64_t dim, int dtype);
 /* cumsum_(input: Tensor, dim: int, *, dtype: dtype? = nil) -> self   [method, inplace of pg_cumsum] */
@@ -1110,7 +1123,8 @@ int pg_scatter(pg_tensor *out, const pg_tensor *input, int64_t dim, const pg_ten
  *   [method, inplace of pg_scatter] */
 int pg_scatter_(pg_tensor *input, int64_t dim, const pg_tensor *index, const pg_tensor *src,
                 const pg_number *src_number);
-/* scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor   [method, out, grad2]
+/* scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor
+ *   [method, out, grad2, autocast promote cuda]
  * A copy of input with out[index[i][j][k]][j][k] += src[i][j][k] for dim 0, summed in row-major order.
  * PyTorch's scatter_add. */
 int pg_scatter_add(pg_tensor *out, const pg_tensor *input, int64_t dim, const pg_tensor *index,
@@ -1211,10 +1225,10 @@ int pg_mm(pg_tensor *out, const pg_tensor *input, const pg_tensor *mat2);
 /* bmm(input: Tensor, mat2: Tensor) -> Tensor   [method, out, grad2, autocast low]
  * (b, m, k) @ (b, k, n) -> (b, m, n). PyTorch's bmm. */
 int pg_bmm(pg_tensor *out, const pg_tensor *input, const pg_tensor *mat2);
-/* mv(input: Tensor, vec: Tensor) -> Tensor   [method, out, grad2, autocast low]
+/* mv(input: Tensor, vec: Tensor) -> Tensor   [method, out, grad2, autocast low cuda]
  * (m, k) @ (k) -> (m). PyTorch's mv. */
 int pg_mv(pg_tensor *out, const pg_tensor *input, const pg_tensor *vec);
-/* dot(input: Tensor, other: Tensor) -> Tensor   [method, out, grad2, autocast low]
+/* dot(input: Tensor, other: Tensor) -> Tensor   [method, out, grad2, autocast promote cuda]
  * (k) @ (k) -> (). PyTorch's dot. */
 int pg_dot(pg_tensor *out, const pg_tensor *input, const pg_tensor *other);
 /* addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: number = 1, alpha: number = 1) -> Tensor
@@ -1233,19 +1247,21 @@ int pg_linear(pg_tensor *out, const pg_tensor *input, const pg_tensor *weight, c
 
 /* ---- networks ---- */
 
-/* softmax(input: Tensor, dim: int, *, dtype: dtype? = nil) -> Tensor   [method, out, grad2, autocast f32]
+/* softmax(input: Tensor, dim: int, *, dtype: dtype? = nil) -> Tensor
+ *   [method, out, grad2, autocast f32 cuda]
  * exp(x) / sum(exp(x)) along dim, from which the maximum is taken first; dtype converts input before.
  * PyTorch's softmax. */
 int pg_softmax(pg_tensor *out, const pg_tensor *input, int64_t dim, int dtype);
 /* nn.functional.softmax(input: Tensor, dim: int, *, dtype: dtype? = nil) -> Tensor   [same as pg_softmax] */
-/* log_softmax(input: Tensor, dim: int, *, dtype: dtype? = nil) -> Tensor   [method, out, grad2, autocast f32]
+/* log_softmax(input: Tensor, dim: int, *, dtype: dtype? = nil) -> Tensor
+ *   [method, out, grad2, autocast f32 cuda]
  * x - log(sum(exp(x))) along dim. PyTorch's log_softmax. */
 int pg_log_softmax(pg_tensor *out, const pg_tensor *input, int64_t dim, int dtype);
 /* nn.functional.log_softmax(input: Tensor, dim: int, *, dtype: dtype? = nil) -> Tensor
  *   [same as pg_log_softmax] */
 /* nn.functional.layer_norm(input: Tensor, normalized_shape: int[], weight: Tensor? = nil,
  *   bias: Tensor? = nil,
- *   eps: float = 1e-5) -> Tensor   [grad2, autocast f32]
+ *   eps: float = 1e-5) -> Tensor   [grad2, autocast f32 cuda]
  * (x - mean) / sqrt(var + eps) * weight + bias over the last dimensions. input (*, normalized_shape),
  * floating; weight and bias (normalized_shape). Ba et al. 2016, "Layer Normalization". PyTorch's
  * layer_norm. */
@@ -1293,11 +1309,11 @@ int pg_cross_entropy(pg_tensor *out, const pg_tensor *input, const pg_tensor *ta
 int pg_nll_loss(pg_tensor *out, const pg_tensor *input, const pg_tensor *target, const pg_tensor *weight,
                 int64_t ignore_index, int reduction);
 /* nn.functional.mse_loss(input: Tensor, target: Tensor, *, reduction: 'none'|'mean'|'sum' = 'mean') -> Tensor
- *   [grad2]
+ *   [grad2, autocast f32]
  * (input - target)^2. PyTorch's mse_loss. */
 int pg_mse_loss(pg_tensor *out, const pg_tensor *input, const pg_tensor *target, int reduction);
 /* nn.functional.l1_loss(input: Tensor, target: Tensor, *, reduction: 'none'|'mean'|'sum' = 'mean') -> Tensor
- *   [grad2]
+ *   [grad2, autocast f32]
  * |input - target|. PyTorch's l1_loss. */
 int pg_l1_loss(pg_tensor *out, const pg_tensor *input, const pg_tensor *target, int reduction);
 /* nn.functional.binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tensor? = nil, *,
@@ -1333,3 +1349,8 @@ int pg_adam_step_(pg_tensor *hyper, const pg_tensor *const *params, int params_n
  * 1e-6)). norm_type: a positive order or inf. */
 int pg_clip_grad_norm_(pg_tensor *out, const pg_tensor *const *grads, int grads_n, double max_norm,
                        double norm_type, bool error_if_nonfinite);
+/* _C.unscale_(found_inf: Tensor, grads: Tensor[], inverse_scale: Tensor) -> self   [internal, nograd]
+ * Multiplies all grads (floating) in place by inverse_scale and sets found_inf to 1 where one of them was not
+ * finite. Both are one float32 on the grads' device. PyTorch's _amp_foreach_non_finite_check_and_unscale_. */
+int pg_unscale_(pg_tensor *found_inf, const pg_tensor *const *grads, int grads_n,
+                const pg_tensor *inverse_scale);

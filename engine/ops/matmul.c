@@ -1,8 +1,19 @@
 /* matmul.c: matrix products. Strides are looked at, not copied away: a transposed operand is a flag of the kernel, batches that
  * lie evenly are a stride, and only what is dense in neither of its last two dimensions is copied. */
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "networks.h"
+
+/* Of the process, as PyTorch's. */
+static _Atomic int precision;
+
+int pg_set_float32_matmul_precision(int level) {
+    if (level < 0 || level > 2) return pg_fail("set_float32_matmul_precision: expected 0, 1 or 2, got %d", level);
+    atomic_store_explicit(&precision, level, memory_order_relaxed);
+    return PG_OK;
+}
+int pg_get_float32_matmul_precision(void) { return atomic_load_explicit(&precision, memory_order_relaxed); }
 
 /* ---- the shared path ---- */
 
@@ -139,6 +150,7 @@ static int check_factors(const pg_tensor *a, const pg_tensor *b) {
 static int product(pg_tensor *out, const pg_tensor *a, bool ta, const pg_tensor *b, bool tb, const extras *e) {
     side l, r;
     pg_gemm g = {.alpha = e->alpha, .beta = e->beta, .activation = e->activation};
+    g.tf32 = pg_get_float32_matmul_precision() > 0;
     pg_tensor dense_a = PG_HANDLE, dense_b = PG_HANDLE;
     int status = check_factors(a, b);
     if (status < 0) return status;

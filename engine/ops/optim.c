@@ -270,3 +270,36 @@ int op_clip_grad_norm_(pg_tensor *out, const pg_tensor *const *grads, int grads_
     pg_tensor_release(&by_dtype);
     return status;
 }
+
+/* ---- gradient scaling ---- */
+
+static int check_single(const pg_tensor *x, const char *name) {
+    if (pg_dtype_of(x) == PG_FLOAT32 && pg_numel(x) == 1) return PG_OK;
+    return pg_fail("%s: expected one float32, got %s of shape %s", name, pg_dtype_name(pg_dtype_of(x)), pg_text(x));
+}
+
+int op_unscale_(pg_tensor *found_inf, const pg_tensor *const *grads, int grads_n, const pg_tensor *inverse_scale) {
+    static const int dtypes[] = {PG_FLOAT32, PG_FLOAT64, PG_FLOAT16, PG_BFLOAT16};
+    int status = check_single(found_inf, "found_inf");
+    if (status >= 0) status = check_single(inverse_scale, "inverse_scale");
+    for (int k = 0; k < grads_n && status >= 0; k++)
+        if (!pg_is_float(pg_dtype_of(grads[k])))
+            status = pg_fail("grads[%d]: expected a floating dtype, got %s", k, pg_dtype_name(pg_dtype_of(grads[k])));
+    if (status < 0 || grads_n == 0) return status;
+    const role_list roles[ROLES] = {[ROLE_PARAM] = {grads, grads_n, "grads"}};
+    batch b;
+    bool begun = false;
+    status = batch_begin(&b, grads_n);
+    for (int d = 0; d < 4 && status >= 0; d++) {
+        status = batch_fill(&b, roles, dtypes[d]);
+        if (status < 0 || b.count == 0) continue;
+        pg_parameters p = batch_parameters(&b);
+        begun = true;
+        status = PG_RUN(pg_device_of(found_inf), unscale, dtypes[d], &p, pg_data(inverse_scale), pg_data(found_inf));
+        if (status >= 0) status = batch_written(&b, roles, WRITES(ROLE_PARAM));
+    }
+    batch_end(&b);
+    if (begun) pg_bump_version(found_inf);
+    /* some may have been multiplied: trying once more would do it twice */
+    return status == PG_ERROR_MEMORY && begun ? PG_ERROR : status;
+}

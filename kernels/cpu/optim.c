@@ -7,6 +7,7 @@
 #include <math.h>
 
 #include "cpu.h"
+#include "halves.h"
 
 enum { BLOCK = 4096, LANES = 16 };
 
@@ -270,5 +271,60 @@ int PG_K(clip_scale)(const pg_context *c, int dtype, const pg_parameters *p, dou
     int status = plan_make(c, p, &s.w);
     if (status) return status;
     parallel(c, s.w.blocks, 8, dtype == PG_K_FLOAT32 ? scale_body32 : scale_body64, &s);
+    return PG_KERNEL_OK;
+}
+
+/* ---- unscale: what a gradient scaler does before a step ---- */
+
+typedef struct unscale_work {
+    plan w;
+    int dtype;
+    float by;
+    char *bad;     /* by block */
+} unscale_work;
+
+#define UNSCALE(T)                                                                                           \
+    do {                                                                                                     \
+        T *x = AT(T, u->w.p->param, k, at);                                                                  \
+        const T by = (T)u->by;                                                                               \
+        T sum = 0;                                                                                           \
+        for (int64_t i = 0; i < n; i++) sum += x[i] * 0, x[i] *= by;                                         \
+        bad = sum != 0;                                                                                      \
+    } while (0)
+
+static void unscale_body(void *arg, int64_t begin, int64_t end, int worker) {
+    (void)worker;
+    const unscale_work *u = arg;
+    int k = plan_tensor(&u->w, begin);
+    float wide[BLOCK];
+    for (int64_t b = begin; b < end; b++) {
+        int64_t n, at = plan_block(&u->w, b, &k, &n) * (int64_t)BLOCK;
+        bool bad;
+        /* 0 * x is 0 where x is finite, NaN where not */
+        if (u->dtype == PG_K_FLOAT32) {
+            UNSCALE(float);
+        } else if (u->dtype == PG_K_FLOAT64) {
+            UNSCALE(double);
+        } else {
+            uint16_t *x = AT(uint16_t, u->w.p->param, k, at);
+            float sum = 0;
+            widen(u->dtype, n, x, wide);
+            for (int64_t i = 0; i < n; i++) sum += wide[i] * 0, wide[i] *= u->by;
+            narrow(u->dtype, n, wide, x);
+            bad = sum != 0;
+        }
+        u->bad[b] = bad;
+    }
+}
+
+int PG_K(unscale)(const pg_context *c, int dtype, const pg_parameters *p, const float *inverse, float *found) {
+    if (dtype != PG_K_FLOAT32 && dtype != PG_K_FLOAT64 && !is_half(dtype)) return PG_KERNEL_UNSUPPORTED;
+    unscale_work u = {.dtype = dtype, .by = *inverse};
+    int status = plan_make(c, p, &u.w);
+    if (status) return status;
+    if (!(u.bad = c->scratch(c, (size_t)(u.w.blocks + 1)))) return PG_KERNEL_NO_SCRATCH;
+    parallel(c, u.w.blocks, 8, unscale_body, &u);
+    for (int64_t b = 0; b < u.w.blocks; b++)
+        if (u.bad[b]) *found = 1;
     return PG_KERNEL_OK;
 }

@@ -282,3 +282,37 @@ extern "C" int PG_K(clip_scale)(const pg_context *c, int dtype, const pg_paramet
     else return PG_KERNEL_UNSUPPORTED;
     return launched();
 }
+
+/* ---- unscale: what a gradient scaler does before a step: 4 bytes read and written a float32 element ---- */
+
+template <class T>
+static __global__ __launch_bounds__(OPTIM_THREADS) void unscale_pieces(const entry *list, int count, const float *inverse, float *found) {
+    typedef compute_t<T> C;
+    const C by = (C)*inverse;
+    const piece<T> q = find_piece<T>(list, count);
+    C x[packed<T>::N];
+    C zero = 0;   /* 0 * x is 0 where x is finite, NaN where not */
+#define EACH(i, P)                                                   \
+    do {                                                             \
+        take<P>(q.param + i, x);                                     \
+        for (int k = 0; k < P; k++) {                                \
+            zero += x[k] * 0;                                        \
+            x[k] *= by;                                              \
+        }                                                            \
+        give<P>(q.param + i, x);                                     \
+    } while (0)
+    FOR_PIECE(T, q, EACH);
+#undef EACH
+    if (zero != 0) atomicExch(found, 1.0f);
+}
+
+extern "C" int PG_K(unscale)(const pg_context *c, int dtype, const pg_parameters *p, const float *inverse, float *found) {
+    switch (dtype) {
+    case PG_K_FLOAT32: LAUNCH_LIST(p, unscale_pieces<float>, inverse, found); break;
+    case PG_K_FLOAT64: LAUNCH_LIST(p, unscale_pieces<double>, inverse, found); break;
+    case PG_K_FLOAT16: LAUNCH_LIST(p, unscale_pieces<__half>, inverse, found); break;
+    case PG_K_BFLOAT16: LAUNCH_LIST(p, unscale_pieces<__nv_bfloat16>, inverse, found); break;
+    default: return PG_KERNEL_UNSUPPORTED;
+    }
+    return launched();
+}

@@ -23,9 +23,12 @@ local pg = {}
 -- Rooms of the library, loaded when first used.
 local LAZY = {
     nn = "perigee.nn", optim = "perigee.optim", data = "perigee.data", text = "perigee.text", train = "perigee.train",
-    plot = "perigee.plot", repl = "perigee.repl", json = "perigee.json", models = "perigee.models",
+    plot = "perigee.plot", repl = "perigee.repl", json = "perigee.json", models = "perigee.models", amp = "perigee.amp",
     cuda = "perigee.cuda", safetensors = "perigee.safetensors", help = "perigee.help", printing = "perigee.printing", host = "perigee.host",
 }
+
+-- Single names that such a room gives.
+local LAZY_NAMES = {}
 
 -- Namespaces of the op table that are no module of their own.
 local function is_space(name)
@@ -193,6 +196,7 @@ local function names()
         if type(name) == "string" and name:sub(1, 1) ~= "_" then list[#list + 1] = name end
     end
     for name in pairs(LAZY) do list[#list + 1] = name end
+    for name in pairs(LAZY_NAMES) do list[#list + 1] = name end
     for _, name in ipairs(wrapper.spaces[""] or {}) do list[#list + 1] = name end
     for space in pairs(wrapper.spaces) do
         if space ~= "" then list[#list + 1] = space:match("^[^.]+") end
@@ -227,9 +231,21 @@ function pg.complete(value)
     return unique
 end
 
+-- What amp gives under pg itself.
+for _, name in ipairs {
+    "autocast", "is_autocast_enabled", "get_autocast_dtype", "is_autocast_cache_enabled", "set_float32_matmul_precision",
+    "get_float32_matmul_precision",
+} do
+    LAZY_NAMES[name] = "amp"
+end
+
 setmetatable(pg, {
     __index = function(self, key)
         if type(key) ~= "string" then return nil end
+        if LAZY_NAMES[key] then
+            rawset(self, key, self[LAZY_NAMES[key]][key])
+            return rawget(self, key)
+        end
         local module = LAZY[key]
         if module then
             local found = package.loaded[module] or package.searchpath(module, package.path)

@@ -258,8 +258,11 @@ local function parse_attrs(text, fail)
             attrs.inplace_of = item:match("(pg_[%w_]+)$")
         elseif item:match("^same as pg_[%w_]+$") then
             attrs.same_as = item:match("(pg_[%w_]+)$")
-        elseif item == "autocast low" or item == "autocast f32" or item == "autocast promote" then
-            attrs.autocast = item:match("(%S+)$")
+        elseif item:match("^autocast (%S+)$") or item:match("^autocast (%S+) cuda$") then
+            local kind = item:match("^autocast (%S+)")
+            if kind ~= "low" and kind ~= "f32" and kind ~= "promote" then fail("unknown attribute '%s'", item) end
+            attrs.autocast = kind
+            attrs.autocast_cuda = item:match(" cuda$") and true or nil
         elseif item:match('^no cuda "[^"]+"$') then
             attrs.no_cuda = item:match('"(.*)"')
         elseif item ~= "" then
