@@ -38,14 +38,27 @@ local OPS = {
     nll_loss = function(x) return F.nll_loss(x, pg.int64(labels)) end,
 }
 -- Where Perigee means to differ.
-local OTHERWISE = {}
+local OTHERWISE = {
+    -- ours is of the widest dtype
+    ["bce_with_logits float64 bfloat16"] = "float64", ["bce_with_logits float64 float16"] = "float64",
+    ["bce_with_logits float64 float32"] = "float64",
+}
+-- PyTorch's CPU refuses to join float16 with anything while it casts to bfloat16; here it is as without autocast.
+for _, op in ipairs { "cat", "stack" } do
+    for pair, dtype in pairs {
+        ["bfloat16 float16"] = "float32", ["float16 bfloat16"] = "float32", ["float16 float16"] = "float16",
+        ["float16 float32"] = "float32", ["float16 float64"] = "float64", ["float64 float16"] = "float64",
+    } do
+        OTHERWISE[op .. " " .. pair] = dtype
+    end
+end
 
 -- PyTorch's list for CUDA, where it has more than the CPU's (ATen/autocast_mode.h).
 local CUDA_LOW = { mv = true }
 local CUDA_F32 = {}
 for _, op in ipairs {
-    "exp", "log", "reciprocal", "pow", "softplus", "sum", "prod", "cumsum", "norm", "logsumexp", "softmax", "log_softmax",
-    "layer_norm", "mse_loss", "l1_loss", "bce_with_logits", "cross_entropy", "nll_loss",
+    "exp", "log", "reciprocal", "pow", "softplus", "sum", "prod", "cumsum", "norm", "logsumexp", "softmax",
+    "log_softmax", "layer_norm", "mse_loss", "l1_loss", "bce_with_logits", "cross_entropy", "nll_loss",
 } do
     CUDA_F32[op] = true
 end
@@ -54,9 +67,10 @@ local CUDA_PROMOTE = { addcmul = true, atan2 = true, dot = true }
 describe("autocast", function()
     local document = fixture.read("fixtures/ops/data/autocast.json", "python3 fixtures/ops/generate_ops.py")
 
+    -- nil where PyTorch's answer is not known here: float64 mixed with others on CUDA
     local function wanted(op, first, second, answer)
-        local one = op ~= "cat" and op ~= "stack" and not pcall(OPS[op], pg.ones(4, 4), nil)
-        if kind ~= "cuda" or first == "float64" or (not one and second == "float64") then return answer end
+        if kind ~= "cuda" or (first == "float64" and second == "float64") then return answer end
+        if first == "float64" or second == "float64" then return nil end
         if CUDA_LOW[op] then return "bfloat16" end
         if CUDA_F32[op] then return "float32" end
         if CUDA_PROMOTE[op] then
@@ -75,8 +89,9 @@ describe("autocast", function()
                 local ok, made = pcall(autocast, f, x, y)
                 local got = ok and name_of(made) or "refused"
                 local want = OTHERWISE[op .. " " .. pair] or wanted(op, first, second, answer)
-                if got ~= want then
-                    wrong[#wrong + 1] = ("%s(%s): %s, PyTorch %s"):format(op, pair, ok and got or tostring(made), want)
+                if want and got ~= want then
+                    local what = ok and got or tostring(made)
+                    wrong[#wrong + 1] = ("%s(%s): %s, PyTorch %s"):format(op, pair, what, want)
                 end
                 cases = cases + 1
             end
@@ -178,7 +193,9 @@ describe("autocast", function()
     end)
 
     it("says what does not fit", function()
-        refuses("autocast: expected a device type, 'cpu' or 'cuda', got 'gpu'", function() pg.autocast("gpu", print) end)
+        refuses("autocast: expected a device type, 'cpu' or 'cuda', got 'gpu'", function()
+            pg.autocast("gpu", print)
+        end)
         refuses("autocast: expected dtype float16 or bfloat16, got float32", function()
             pg.autocast("cpu", { dtype = pg.float32 }, print)
         end)
@@ -267,7 +284,9 @@ describe("GradScaler", function()
         scaler:step(opt)
         scaler:update()
         local state = scaler:state_dict()
-        assert.are.same({ scale = 8, growth_factor = 2, backoff_factor = 0.5, growth_interval = 5, _growth_tracker = 1 }, state)
+        assert.are.same({
+            scale = 8, growth_factor = 2, backoff_factor = 0.5, growth_interval = 5, _growth_tracker = 1,
+        }, state)
         local _, _, other = setup()
         other:load_state_dict(state)
         assert.are.same(state, other:state_dict())
@@ -301,11 +320,15 @@ describe("GradScaler", function()
         scaler2:scale(w:sum()):backward()
         local opt3 = pg.optim.SGD({ w }, { lr = 1 })
         scaler2:unscale_(opt3)
-        refuses("unscale_: already called on this optimizer since the last update()", function() scaler2:unscale_(opt3) end)
+        refuses("unscale_: already called on this optimizer since the last update()", function()
+            scaler2:unscale_(opt3)
+        end)
         scaler2:step(opt3)
         refuses("step: already called since the last update()", function() scaler2:step(opt3) end)
         refuses("unscale_: called after step()", function() scaler2:unscale_(opt3) end)
-        refuses("growth_factor must be above 1, got number 1", function() pg.amp.GradScaler(device, { growth_factor = 1 }) end)
+        refuses("growth_factor must be above 1, got number 1", function()
+            pg.amp.GradScaler(device, { growth_factor = 1 })
+        end)
         refuses("attempting to unscale float16 gradients", function()
             local h = nn.Parameter(pg.ones(2, { dtype = pg.float16 }))
             h.grad = pg.ones(2, { dtype = pg.float16 })

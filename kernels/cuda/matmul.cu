@@ -16,6 +16,7 @@
 #include <mutex>
 
 #include "cuda.h"
+#include "gelu.h"
 #include "matmul.h"
 
 #ifdef __CUDACC__
@@ -246,14 +247,8 @@ static plan *plan_of(const library *lt, cublasLtHandle_t handle, const key *k, c
 
 template <class C> static __device__ __forceinline__ C activated(int activation, C x) {
     if (activation == PG_K_ACT_RELU) return x < C(0) ? C(0) : x;
-    if constexpr (std::is_same_v<C, double>) {
-        if (activation == PG_K_ACT_GELU) return x * (0.5 * erfc(-0.70710678118654752440 * x));
-        if (activation == PG_K_ACT_GELU_TANH)
-            return x / (1.0 + exp(-1.59576912160573071 * x * fma(0.044715 * x, x, 1.0)));
-    } else {
-        if (activation == PG_K_ACT_GELU) return x * (0.5f * erfcf(-0.7071067812f * x));
-        if (activation == PG_K_ACT_GELU_TANH) return x / (1.0f + expf(-1.595769122f * x * fmaf(0.044715f * x, x, 1.0f)));
-    }
+    if (activation == PG_K_ACT_GELU) return gelu(x);
+    if (activation == PG_K_ACT_GELU_TANH) return gelu_tanh(x);
     return x;
 }
 

@@ -2,7 +2,6 @@
 --
 -- Which ops convert what stands in the op table (autocast low, f32, promote).
 
-local ffi = require "ffi"
 local check = require "perigee.check"
 local core = require "perigee.ffi"
 local dtype = require "perigee.dtype"
@@ -48,8 +47,9 @@ local function leave(mode, ok, ...)
     return ...
 end
 
---- pg.autocast(device_type, options, f, ...) calls f(...) with ops converting their arguments as PyTorch's autocast does, and
---- gives back what it returns. options (may be left out): dtype (cuda: float16, cpu: bfloat16), enabled, cache_enabled.
+--- pg.autocast(device_type, options, f, ...) calls f(...) with ops converting their arguments as PyTorch's autocast
+--- does, and gives back what it returns. options (may be left out): dtype (cuda: float16, cpu: bfloat16), enabled,
+--- cache_enabled.
 --- Without a closure: local mode = pg.autocast.enter(device_type, options) ... pg.autocast.leave(mode).
 amp.autocast = setmetatable({
     doc = "a region of mixed precision",
@@ -113,8 +113,8 @@ end
 
 local READY, UNSCALED, STEPPED = "ready", "unscaled", "stepped"
 
---- Scales the loss so that small gradients survive float16, skips steps whose gradients are not finite, and looks for the
---- largest scale that works. Nothing waits for the device but step, which must know. PyTorch's torch.amp.GradScaler.
+--- Scales the loss so that small gradients survive float16, skips steps whose gradients are not finite, and looks for
+--- the largest scale that works. Nothing waits for the device but step, which must know. PyTorch's torch.amp.GradScaler.
 ---@class GradScaler
 local GradScaler = {}
 GradScaler.__index = GradScaler
@@ -122,11 +122,14 @@ amp.GradScaler = GradScaler
 
 local POSITIONS = { "device", "init_scale", "growth_factor", "backoff_factor", "growth_interval", "enabled" }
 local DEFAULTS = {
-    device = "cuda", init_scale = 65536, growth_factor = 2, backoff_factor = 0.5, growth_interval = 2000, enabled = true,
+    device = "cuda", init_scale = 65536, growth_factor = 2, backoff_factor = 0.5, growth_interval = 2000,
+    enabled = true,
 }
 
 local function number(name, value, good, wanted)
-    if type(value) ~= "number" or not good(value) then fail("GradScaler: %s must be %s, got %s", name, wanted, describe(value)) end
+    if type(value) ~= "number" or not good(value) then
+        fail("GradScaler: %s must be %s, got %s", name, wanted, describe(value))
+    end
     return value
 end
 local function above_one(x) return x > 1 end
@@ -137,8 +140,12 @@ local function count(x) return x >= 1 and x % 1 == 0 end
 setmetatable(GradScaler, {
     __call = function(_, ...)
         local o = check.arguments("GradScaler", POSITIONS, DEFAULTS, ...)
-        if type(o.device) ~= "string" then fail("GradScaler: device must be a device's name, got %s", describe(o.device)) end
-        if type(o.enabled) ~= "boolean" then fail("GradScaler: enabled must be a boolean, got %s", describe(o.enabled)) end
+        if type(o.device) ~= "string" then
+            fail("GradScaler: device must be a device's name, got %s", describe(o.device))
+        end
+        if type(o.enabled) ~= "boolean" then
+            fail("GradScaler: enabled must be a boolean, got %s", describe(o.enabled))
+        end
         return setmetatable({
             _device = o.device, _enabled = o.enabled, _optimizers = {},
             _init_scale = number("init_scale", o.init_scale, positive, "positive"),
@@ -176,7 +183,9 @@ function GradScaler:scale(outputs)
     if parameter.is_tensor(outputs) then
         return outputs * state(self, outputs.device):to(outputs.device)
     end
-    if type(outputs) ~= "table" then fail("scale: expected a tensor or a table of tensors, got %s", describe(outputs)) end
+    if type(outputs) ~= "table" then
+        fail("scale: expected a tensor or a table of tensors, got %s", describe(outputs))
+    end
     local result = {}
     for key, value in pairs(outputs) do result[key] = self:scale(value) end
     return result
@@ -189,7 +198,9 @@ local function unscale(self, optimizer, record)
         for _, p in ipairs(group.params) do
             local grad = p.grad
             if grad ~= nil then
-                if grad.dtype == pg.float16 then fail("unscale_: attempting to unscale float16 gradients: keep parameters in float32") end
+                if grad.dtype == pg.float16 then
+                    fail("unscale_: attempting to unscale float16 gradients: keep parameters in float32")
+                end
                 local list = by_device[grad.device] or {}
                 by_device[grad.device] = list
                 list[#list + 1] = grad
@@ -207,7 +218,7 @@ local function unscale(self, optimizer, record)
     end)
 end
 
---- Divides the gradients of the optimizer's parameters by the scale; step does it where it was not done: call it to clip.
+--- Divides the gradients of the optimizer's parameters by the scale; step does it otherwise: call it to clip.
 function GradScaler:unscale_(optimizer)
     if not self._enabled then return end
     local record = record_of(self, optimizer)
@@ -227,7 +238,9 @@ function GradScaler:step(optimizer, ...)
     local record = record_of(self, optimizer)
     if record.stage == STEPPED then fail("step: already called since the last update()") end
     if record.stage == READY then self:unscale_(optimizer) end
-    if next(record.found) == nil then fail("step: the optimizer has no gradients: no inf checks were recorded for it") end
+    if next(record.found) == nil then
+        fail("step: the optimizer has no gradients: no inf checks were recorded for it")
+    end
     record.stage = STEPPED
     for _, found in pairs(record.found) do
         if found:item() ~= 0 then return nil end
@@ -235,8 +248,8 @@ function GradScaler:step(optimizer, ...)
     return optimizer:step(...)
 end
 
---- Sets the scale for the next iteration: to new_scale (a number or a tensor of one), or smaller where a gradient was not
---- finite, or larger after growth_interval good steps.
+--- Sets the scale for the next iteration: to new_scale (a number or a tensor of one), or smaller where a gradient was
+--- not finite, or larger after growth_interval good steps.
 ---@param new_scale number|Tensor|nil
 function GradScaler:update(new_scale)
     if not self._enabled then return end
@@ -285,7 +298,9 @@ function GradScaler:get_backoff_factor() return self._backoff_factor end
 function GradScaler:get_growth_interval() return self._growth_interval end
 function GradScaler:set_growth_factor(x) self._growth_factor = number("growth_factor", x, above_one, "above 1") end
 function GradScaler:set_backoff_factor(x) self._backoff_factor = number("backoff_factor", x, below_one, "below 1") end
-function GradScaler:set_growth_interval(x) self._growth_interval = number("growth_interval", x, count, "a positive integer") end
+function GradScaler:set_growth_interval(x)
+    self._growth_interval = number("growth_interval", x, count, "a positive integer")
+end
 
 --- By device, 0-dim float32: 1 where a gradient of the optimizer was not finite when it was unscaled.
 function GradScaler:_found_inf_per_device(optimizer)
@@ -308,7 +323,9 @@ function GradScaler:load_state_dict(dict)
         fail("load_state_dict: the state is empty: it may have been saved from a GradScaler that was not enabled")
     end
     for _, key in ipairs { "scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker" } do
-        if type(dict[key]) ~= "number" then fail("load_state_dict: expected a number for %s, got %s", key, describe(dict[key])) end
+        if type(dict[key]) ~= "number" then
+            fail("load_state_dict: expected a number for %s, got %s", key, describe(dict[key]))
+        end
     end
     self._init_scale = number("scale", dict.scale, positive, "positive")
     self:set_growth_factor(dict.growth_factor)
