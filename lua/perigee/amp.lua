@@ -114,7 +114,7 @@ end
 local READY, UNSCALED, STEPPED = "ready", "unscaled", "stepped"
 
 --- Scales the loss so that small gradients survive float16, skips steps whose gradients are not finite, and looks for
---- the largest scale that works. Nothing waits for the device but step, which must know. PyTorch's torch.amp.GradScaler.
+--- the largest scale that works. Nothing waits for the device but step. PyTorch's torch.amp.GradScaler.
 ---@class GradScaler
 local GradScaler = {}
 GradScaler.__index = GradScaler
