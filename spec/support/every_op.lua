@@ -329,14 +329,17 @@ return function(device, options)
     local before = pg.get_default_device()
     pg.set_default_device(device)
     local cases, missing = build(options or {})
+    local function settled(ok, ...)
+        pg.set_default_device(before)
+        if not ok then error((...), 0) end
+        return ...
+    end
     for _, case in ipairs(cases) do
         local run = case.run
         function case.run()
             pg.set_default_device(device)
             pg.manual_seed(20)
-            local results = { run() }
-            pg.set_default_device(before)
-            return unpack(results)
+            return settled(pcall(run))
         end
     end
     pg.set_default_device(before)
