@@ -17,7 +17,7 @@
 
 #include "cuda.h"
 #include "gelu.h"
-#include "matmul.h"
+#include "runtime.h"
 
 #ifdef __CUDACC__
 #include <dlfcn.h>
@@ -44,21 +44,17 @@ enum {
 };
 static const int64_t SIDE = 1 << 30;   /* longer sides are split: cuBLASLt's kernels count in 32 bits */
 
-static thread_local char problem[512] __attribute__((section(".tdata")));   /* see cuda_on_cpu/shared.cpp */
-
-extern "C" const char *pg_matmul_problem(void) { return problem[0] ? problem : NULL; }
-
 static int failed(const library *lt, const char *what, cublasStatus_t status, const pg_gemm *g) {
-    snprintf(problem, sizeof problem, "cuBLASLt: %s: %s (m %lld, n %lld, k %lld, batch %lld)", what, lt->GetStatusName(status),
-             (long long)g->m, (long long)g->n, (long long)g->k, (long long)g->batch);
+    pg_cuda_fail("cuBLASLt: %s: %s (m %lld, n %lld, k %lld, batch %lld)", what, lt->GetStatusName(status), (long long)g->m,
+                 (long long)g->n, (long long)g->k, (long long)g->batch);
     return PG_KERNEL_FAILED;
 }
 
-/* cuBLASLt, opened when first needed; NULL and `problem` where it cannot be. A failure is kept: another try would fail as well. */
+/* cuBLASLt, opened when first needed; NULL where it cannot be, which is kept: another try would fail as well. */
 static const library *open_library(void) {
     static library lt;
     static bool there;
-    static char why[sizeof problem];
+    static char why[400];
     static std::once_flag once;
     std::call_once(once, [] {
 #ifdef __CUDACC__
@@ -88,7 +84,7 @@ static const library *open_library(void) {
         there = true;
     });
     if (there) return &lt;
-    memcpy(problem, why, sizeof problem);
+    pg_cuda_fail("%s", why);
     return NULL;
 }
 
@@ -301,7 +297,7 @@ static int product(const pg_context *context, const library *lt, int dtype, cons
     key k;
     memset(&k, 0, sizeof k);
     if (cudaGetDevice(&k.device) != cudaSuccess || k.device < 0 || k.device >= DEVICES) {
-        snprintf(problem, sizeof problem, "no current device");
+        pg_cuda_fail("no current device");
         return PG_KERNEL_FAILED;
     }
     k.dtype = dtype;
@@ -456,7 +452,6 @@ template <class T> static int launch_integers(const pg_context *context, const p
 }
 
 extern "C" int PG_K(gemm)(const pg_context *context, int dtype, const pg_gemm *g) {
-    problem[0] = 0;
     if (g->batch <= 0 || g->m <= 0 || g->n <= 0) return PG_KERNEL_OK;
     switch (dtype) {
     case PG_K_FLOAT16:
