@@ -11,8 +11,10 @@ set(emulator_folder "${PROJECT_SOURCE_DIR}/kernels/cuda_on_cpu")
 # ---- emulated ----
 
 if(PERIGEE_CUDA_EMULATED)
-    include(CheckLanguage)
-    check_language(CXX)
+    if(NOT CMAKE_CROSSCOMPILING)      # there the toolchain's file names the compiler, or there is none
+        include(CheckLanguage)
+        check_language(CXX)
+    endif()
     if(CMAKE_CXX_COMPILER)
         set(CMAKE_CXX_FLAGS_RELEASE "-O2 -DNDEBUG")
         set(CMAKE_CXX_FLAGS_DEBUG "-O1 -g")
