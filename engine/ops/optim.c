@@ -110,8 +110,8 @@ static pg_parameters batch_parameters(const batch *b) {
 
 static int check_dtype(const pg_tensor *x, const char *name, int k) {
     int dtype = pg_dtype_of(x);
-    if (dtype == PG_FLOAT32 || dtype == PG_FLOAT64) return PG_OK;
-    return pg_fail("%s[%d]: expected float32 or float64, got %s", name, k, pg_dtype_name(dtype));
+    if (pg_is_float(dtype)) return PG_OK;
+    return pg_fail("%s[%d]: expected a floating dtype, got %s", name, k, pg_dtype_name(dtype));
 }
 
 /* Lists of one length, and each tensor as its parameter is. */
@@ -144,7 +144,8 @@ static int check_hyper(const pg_tensor *hyper, int n) {
                    pg_text(hyper));
 }
 
-static const int float_dtypes[] = {PG_FLOAT32, PG_FLOAT64};
+enum { FLOATS = 4 };
+static const int float_dtypes[FLOATS] = {PG_FLOAT32, PG_FLOAT64, PG_FLOAT16, PG_BFLOAT16};
 
 enum { STEP_SGD, STEP_ADAM };
 
@@ -155,7 +156,7 @@ static int step(int which, const pg_tensor *hyper, const role_list *roles, unsig
     bool begun = false;
     pg_memory_here.asks = false;
     int status = batch_begin(&b, roles[ROLE_PARAM].n);
-    for (int d = 0; d < 2 && status >= 0; d++) {
+    for (int d = 0; d < FLOATS && status >= 0; d++) {
         status = batch_fill(&b, roles, float_dtypes[d]);
         if (status < 0 || b.count == 0) continue;
         pg_parameters p = batch_parameters(&b);
@@ -195,11 +196,11 @@ int op_adam_step_(pg_tensor *hyper, const pg_tensor *const *params, int params_n
     return status < 0 ? status : step(STEP_ADAM, hyper, roles, writes);
 }
 
-/* The norms by dtype are two doubles on the device; the norm of those two is the norm of all. */
+/* The norms by dtype are doubles on the device; the norm of those is the norm of all. */
 static int norms(batch *b, const role_list *roles, double order, pg_tensor *by_dtype, pg_tensor *total) {
     const pg_device *device = pg_device_of(total);
     double *place = pg_data(by_dtype);
-    for (int d = 0; d < 2; d++) {
+    for (int d = 0; d < FLOATS; d++) {
         int status = batch_fill(b, roles, float_dtypes[d]);
         if (status < 0) return status;
         if (b->count == 0) continue;
@@ -207,7 +208,7 @@ static int norms(batch *b, const role_list *roles, double order, pg_tensor *by_d
         status = PG_RUN(device, total_norm, float_dtypes[d], &p, order, place + d);
         if (status < 0) return status;
     }
-    int64_t size = 2;
+    int64_t size = FLOATS;
     const void *data = place;
     pg_parameters p = {.count = 1, .sizes = &size, .grad = &data};
     return PG_RUN(device, total_norm, PG_FLOAT64, &p, order, pg_data(total));
@@ -216,7 +217,7 @@ static int norms(batch *b, const role_list *roles, double order, pg_tensor *by_d
 /* The kernel scales its parameters: here these are the gradients. */
 static int clip(batch *b, const role_list *gradients, double max_norm, const pg_tensor *total) {
     role_list roles[ROLES] = {[ROLE_PARAM] = gradients[ROLE_GRAD]};
-    for (int d = 0; d < 2; d++) {
+    for (int d = 0; d < FLOATS; d++) {
         int status = batch_fill(b, roles, float_dtypes[d]);
         if (status < 0) return status;
         if (b->count == 0) continue;
@@ -242,19 +243,19 @@ int op_clip_grad_norm_(pg_tensor *out, const pg_tensor *const *grads, int grads_
     if (grads_n == 0) return pg_fail("expected at least one gradient");
     if (!(norm_type > 0)) return pg_fail("norm_type: expected a positive order or inf, got %g", norm_type);
     if (max_norm != max_norm) return pg_fail("max_norm: expected a number, got nan");
-    bool single = false;
+    int dtype = pg_dtype_of(grads[0]);   /* the result's: float32 wherever there is one */
     for (int k = 0; k < grads_n; k++) {
         int status = check_dtype(grads[k], "grads", k);
         if (status < 0) return status;
-        single |= pg_dtype_of(grads[k]) == PG_FLOAT32;
+        if (pg_dtype_of(grads[k]) != dtype) dtype = PG_FLOAT32;
     }
     const pg_device *device = pg_device_of(grads[0]);
     role_list roles[ROLES] = {[ROLE_GRAD] = {grads, grads_n, "grads"}};
     pg_tensor by_dtype = PG_HANDLE, total = PG_HANDLE;
     batch b = {0};
-    int64_t two = 2;
+    int64_t floats = FLOATS;
     pg_memory_here.asks = false;
-    int status = pg_new(&by_dtype, device, PG_FLOAT64, 1, &two);
+    int status = pg_new(&by_dtype, device, PG_FLOAT64, 1, &floats);
     if (status >= 0) status = pg_fill_value(&by_dtype, (pg_value){0, 0.0});
     if (status >= 0) status = pg_new(&total, device, PG_FLOAT64, 0, NULL);
     if (status >= 0) status = batch_begin(&b, grads_n);
@@ -262,7 +263,7 @@ int op_clip_grad_norm_(pg_tensor *out, const pg_tensor *const *grads, int grads_
     if (status >= 0 && error_if_nonfinite) status = check_finite(&total, norm_type);
     bool begun = status >= 0 && max_norm < HUGE_VAL;
     if (begun) status = clip(&b, roles, max_norm, &total);
-    if (status >= 0) status = pg_converted(out, &total, single ? PG_FLOAT32 : PG_FLOAT64);
+    if (status >= 0) status = pg_converted(out, &total, dtype);
     /* once gradients may be scaled, trying once more would give another norm */
     if (status == PG_ERROR_MEMORY && begun) status = PG_ERROR;
     batch_end(&b);
@@ -279,7 +280,6 @@ static int check_single(const pg_tensor *x, const char *name) {
 }
 
 int op_unscale_(pg_tensor *found_inf, const pg_tensor *const *grads, int grads_n, const pg_tensor *inverse_scale) {
-    static const int dtypes[] = {PG_FLOAT32, PG_FLOAT64, PG_FLOAT16, PG_BFLOAT16};
     int status = check_single(found_inf, "found_inf");
     if (status >= 0) status = check_single(inverse_scale, "inverse_scale");
     for (int k = 0; k < grads_n && status >= 0; k++)
@@ -290,12 +290,12 @@ int op_unscale_(pg_tensor *found_inf, const pg_tensor *const *grads, int grads_n
     batch b;
     bool begun = false;
     status = batch_begin(&b, grads_n);
-    for (int d = 0; d < 4 && status >= 0; d++) {
-        status = batch_fill(&b, roles, dtypes[d]);
+    for (int d = 0; d < FLOATS && status >= 0; d++) {
+        status = batch_fill(&b, roles, float_dtypes[d]);
         if (status < 0 || b.count == 0) continue;
         pg_parameters p = batch_parameters(&b);
         begun = true;
-        status = PG_RUN(pg_device_of(found_inf), unscale, dtypes[d], &p, pg_data(inverse_scale), pg_data(found_inf));
+        status = PG_RUN(pg_device_of(found_inf), unscale, float_dtypes[d], &p, pg_data(inverse_scale), pg_data(found_inf));
         if (status >= 0) status = batch_written(&b, roles, WRITES(ROLE_PARAM));
     }
     batch_end(&b);

@@ -3,13 +3,17 @@
  * The tensors are cut into blocks of at most BLOCK elements; blocks, not tensors, are shared out, so one large
  * matrix among many small vectors keeps every worker busy. A block never spans two tensors and its borders depend
  * on sizes alone: each element is computed alone, and the norm adds per-block sums in block order, so the bits do
- * not depend on the number of threads. */
+ * not depend on the number of threads.
+ *
+ * Half types are computed in float32, part of a block by part, and rounded once a step. */
 #include <math.h>
 
 #include "cpu.h"
 #include "halves.h"
 
-enum { BLOCK = 4096, LANES = 16 };
+enum { BLOCK = 4096, LANES = 16, PART = 512 };   /* PART: of a block, what halves are widened at once */
+
+static bool is_float(int dtype) { return dtype == PG_K_FLOAT32 || dtype == PG_K_FLOAT64 || is_half(dtype); }
 
 typedef struct plan {
     const pg_parameters *p;
@@ -52,6 +56,7 @@ typedef struct adam_work {
     plan w;
     double beta1, beta2, eps, decay, step_size, correction2, shrink;   /* correction2: 1 / sqrt(1 - beta2^t) */
     bool amsgrad, maximize;
+    int dtype;
 } adam_work;
 
 /* m, v, vmax: first moment, second moment, its running maximum (amsgrad; else NULL). */
@@ -100,19 +105,43 @@ ADAM_BLOCK(adam_block64, double, sqrt)
 ADAM_BODY(adam_body32, float, adam_block32)
 ADAM_BODY(adam_body64, double, adam_block64)
 
+static void adam_body_half(void *arg, int64_t begin, int64_t end, int worker) {
+    (void)worker;
+    const adam_work *a = arg;
+    const pg_parameters *p = a->w.p;
+    float x[5][PART];
+    int k = plan_tensor(&a->w, begin);
+    for (int64_t b = begin; b < end; b++) {
+        int64_t n, at = plan_block(&a->w, b, &k, &n) * (int64_t)BLOCK;
+        for (int64_t i = at; i < at + n; i += PART) {
+            const int64_t m = at + n - i < PART ? at + n - i : PART;
+            widen(a->dtype, m, AT(const uint16_t, p->param, k, i), x[0]);
+            widen(a->dtype, m, AT(const uint16_t, p->grad, k, i), x[1]);
+            widen(a->dtype, m, AT(const uint16_t, p->state1, k, i), x[2]);
+            widen(a->dtype, m, AT(const uint16_t, p->state2, k, i), x[3]);
+            if (a->amsgrad) widen(a->dtype, m, AT(const uint16_t, p->state3, k, i), x[4]);
+            adam_block32(a, m, x[0], x[1], x[2], x[3], a->amsgrad ? x[4] : NULL);
+            narrow(a->dtype, m, x[0], AT(uint16_t, p->param, k, i));
+            narrow(a->dtype, m, x[2], AT(uint16_t, p->state1, k, i));
+            narrow(a->dtype, m, x[3], AT(uint16_t, p->state2, k, i));
+            if (a->amsgrad) narrow(a->dtype, m, x[4], AT(uint16_t, p->state3, k, i));
+        }
+    }
+}
+
 int PG_K(adam)(const pg_context *c, int dtype, const pg_parameters *p, const double *hyper) {
-    if (dtype != PG_K_FLOAT32 && dtype != PG_K_FLOAT64) return PG_KERNEL_UNSUPPORTED;
+    if (!is_float(dtype)) return PG_KERNEL_UNSUPPORTED;
     const double lr = hyper[0], decay = hyper[4], step = hyper[6];
     const bool decoupled = hyper[5] != 0;
     adam_work a = {
         .beta1 = hyper[1], .beta2 = hyper[2], .eps = hyper[3],
         .decay = decoupled ? 0 : decay, .shrink = decoupled ? 1 - lr * decay : 1,
         .step_size = lr / (1 - pow(hyper[1], step)), .correction2 = 1 / sqrt(1 - pow(hyper[2], step)),
-        .amsgrad = hyper[7] != 0, .maximize = hyper[8] != 0,
+        .amsgrad = hyper[7] != 0, .maximize = hyper[8] != 0, .dtype = dtype,
     };
     int status = plan_make(c, p, &a.w);
     if (status) return status;
-    parallel(c, a.w.blocks, 4, dtype == PG_K_FLOAT32 ? adam_body32 : adam_body64, &a);
+    parallel(c, a.w.blocks, 4, is_half(dtype) ? adam_body_half : dtype == PG_K_FLOAT32 ? adam_body32 : adam_body64, &a);
     return PG_KERNEL_OK;
 }
 
@@ -122,6 +151,7 @@ typedef struct sgd_work {
     plan w;
     double lr, momentum, rate, decay;
     bool nesterov, maximize, first;
+    int dtype;
 } sgd_work;
 
 #define SGD_BLOCK(NAME, T)                                                                                   \
@@ -165,15 +195,36 @@ SGD_BLOCK(sgd_block64, double)
 SGD_BODY(sgd_body32, float, sgd_block32)
 SGD_BODY(sgd_body64, double, sgd_block64)
 
+static void sgd_body_half(void *arg, int64_t begin, int64_t end, int worker) {
+    (void)worker;
+    const sgd_work *s = arg;
+    const pg_parameters *p = s->w.p;
+    float x[3][PART];
+    int k = plan_tensor(&s->w, begin);
+    for (int64_t b = begin; b < end; b++) {
+        int64_t n, at = plan_block(&s->w, b, &k, &n) * (int64_t)BLOCK;
+        for (int64_t i = at; i < at + n; i += PART) {
+            const int64_t m = at + n - i < PART ? at + n - i : PART;
+            widen(s->dtype, m, AT(const uint16_t, p->param, k, i), x[0]);
+            widen(s->dtype, m, AT(const uint16_t, p->grad, k, i), x[1]);
+            if (s->momentum != 0 && !s->first) widen(s->dtype, m, AT(const uint16_t, p->state1, k, i), x[2]);
+            sgd_block32(s, m, x[0], x[1], s->momentum != 0 ? x[2] : NULL);
+            narrow(s->dtype, m, x[0], AT(uint16_t, p->param, k, i));
+            if (s->momentum != 0) narrow(s->dtype, m, x[2], AT(uint16_t, p->state1, k, i));
+        }
+    }
+}
+
 int PG_K(sgd)(const pg_context *c, int dtype, const pg_parameters *p, const double *hyper) {
-    if (dtype != PG_K_FLOAT32 && dtype != PG_K_FLOAT64) return PG_KERNEL_UNSUPPORTED;
+    if (!is_float(dtype)) return PG_KERNEL_UNSUPPORTED;
     sgd_work s = {
         .lr = hyper[0], .momentum = hyper[1], .rate = 1 - hyper[2], .decay = hyper[3],
         .nesterov = hyper[4] != 0, .maximize = hyper[5] != 0, .first = hyper[6] != 0,
+        .dtype = dtype,
     };
     int status = plan_make(c, p, &s.w);
     if (status) return status;
-    parallel(c, s.w.blocks, 4, dtype == PG_K_FLOAT32 ? sgd_body32 : sgd_body64, &s);
+    parallel(c, s.w.blocks, 4, is_half(dtype) ? sgd_body_half : dtype == PG_K_FLOAT32 ? sgd_body32 : sgd_body64, &s);
     return PG_KERNEL_OK;
 }
 
@@ -182,6 +233,7 @@ int PG_K(sgd)(const pg_context *c, int dtype, const pg_parameters *p, const doub
 typedef struct norm_work {
     plan w;
     double order, *partial;   /* a partial a block */
+    int dtype;
 } norm_work;
 
 /* Sum of |x|^order (maximum of |x| for infinity) of a block, in LANES sums added in a fixed order. NaN stays. */
@@ -226,14 +278,26 @@ NORM_BLOCK(norm_block64, double)
 NORM_BODY(norm_body32, float, norm_block32)
 NORM_BODY(norm_body64, double, norm_block64)
 
+static void norm_body_half(void *arg, int64_t begin, int64_t end, int worker) {
+    (void)worker;
+    const norm_work *q = arg;
+    float x[BLOCK];
+    int k = plan_tensor(&q->w, begin);
+    for (int64_t b = begin; b < end; b++) {
+        int64_t n, at = plan_block(&q->w, b, &k, &n) * (int64_t)BLOCK;
+        widen(q->dtype, n, AT(const uint16_t, q->w.p->grad, k, at), x);
+        q->partial[b] = norm_block32(q->order, n, x);
+    }
+}
+
 int PG_K(total_norm)(const pg_context *c, int dtype, const pg_parameters *p, double order, double *out) {
-    if (dtype != PG_K_FLOAT32 && dtype != PG_K_FLOAT64) return PG_KERNEL_UNSUPPORTED;
-    norm_work q = {.order = order};
+    if (!is_float(dtype)) return PG_KERNEL_UNSUPPORTED;
+    norm_work q = {.order = order, .dtype = dtype};
     int status = plan_make(c, p, &q.w);
     if (status) return status;
     q.partial = c->scratch(c, (size_t)(q.w.blocks + 1) * sizeof *q.partial);
     if (!q.partial) return PG_KERNEL_NO_SCRATCH;
-    parallel(c, q.w.blocks, 8, dtype == PG_K_FLOAT32 ? norm_body32 : norm_body64, &q);
+    parallel(c, q.w.blocks, 8, is_half(dtype) ? norm_body_half : dtype == PG_K_FLOAT32 ? norm_body32 : norm_body64, &q);
     double total = 0;
     for (int64_t b = 0; b < q.w.blocks; b++) {
         if (order != HUGE_VAL) total += q.partial[b];
@@ -247,6 +311,7 @@ int PG_K(total_norm)(const pg_context *c, int dtype, const pg_parameters *p, dou
 typedef struct scale_work {
     plan w;
     double by;
+    int dtype;
 } scale_work;
 
 #define SCALE_BODY(NAME, T)                                                                                  \
@@ -264,13 +329,27 @@ typedef struct scale_work {
 SCALE_BODY(scale_body32, float)
 SCALE_BODY(scale_body64, double)
 
+static void scale_body_half(void *arg, int64_t begin, int64_t end, int worker) {
+    (void)worker;
+    const scale_work *s = arg;
+    float wide[BLOCK];
+    int k = plan_tensor(&s->w, begin);
+    for (int64_t b = begin; b < end; b++) {
+        int64_t n, at = plan_block(&s->w, b, &k, &n) * (int64_t)BLOCK;
+        uint16_t *x = AT(uint16_t, s->w.p->param, k, at);
+        widen(s->dtype, n, x, wide);
+        for (int64_t i = 0; i < n; i++) wide[i] *= (float)s->by;
+        narrow(s->dtype, n, wide, x);
+    }
+}
+
 int PG_K(clip_scale)(const pg_context *c, int dtype, const pg_parameters *p, double max_norm, const double *norm) {
-    if (dtype != PG_K_FLOAT32 && dtype != PG_K_FLOAT64) return PG_KERNEL_UNSUPPORTED;
-    scale_work s = {.by = max_norm / (*norm + 1e-6)};
+    if (!is_float(dtype)) return PG_KERNEL_UNSUPPORTED;
+    scale_work s = {.by = max_norm / (*norm + 1e-6), .dtype = dtype};
     if (s.by >= 1) return PG_KERNEL_OK;   /* a NaN norm makes the gradients NaN, as it should */
     int status = plan_make(c, p, &s.w);
     if (status) return status;
-    parallel(c, s.w.blocks, 8, dtype == PG_K_FLOAT32 ? scale_body32 : scale_body64, &s);
+    parallel(c, s.w.blocks, 8, is_half(dtype) ? scale_body_half : dtype == PG_K_FLOAT32 ? scale_body32 : scale_body64, &s);
     return PG_KERNEL_OK;
 }
 
@@ -318,7 +397,7 @@ static void unscale_body(void *arg, int64_t begin, int64_t end, int worker) {
 }
 
 int PG_K(unscale)(const pg_context *c, int dtype, const pg_parameters *p, const float *inverse, float *found) {
-    if (dtype != PG_K_FLOAT32 && dtype != PG_K_FLOAT64 && !is_half(dtype)) return PG_KERNEL_UNSUPPORTED;
+    if (!is_float(dtype)) return PG_KERNEL_UNSUPPORTED;
     unscale_work u = {.dtype = dtype, .by = *inverse};
     int status = plan_make(c, p, &u.w);
     if (status) return status;

@@ -116,8 +116,9 @@ template <class T> static __device__ __forceinline__ adam_rates<T> adam_rates_of
 }
 
 template <int P, class T>
-static __device__ __forceinline__ void adam_values(const adam_rates<T> &r, T *param, const T *grad, T *m, T *v, T *vmax) {
-    T p[P], g[P], m1[P], v1[P], top[P] = {};
+static __device__ __forceinline__ void adam_values(const adam_rates<compute_t<T>> &r, T *param, const T *grad, T *m, T *v, T *vmax) {
+    typedef compute_t<T> C;
+    C p[P], g[P], m1[P], v1[P], top[P] = {};
     take<P>(param, p);
     take<P>(grad, g);
     take<P>(m, m1);
@@ -125,11 +126,11 @@ static __device__ __forceinline__ void adam_values(const adam_rates<T> &r, T *pa
     if (vmax) take<P>(vmax, top);
 #pragma unroll
     for (int i = 0; i < P; i++) {
-        const T slope = r.sign * g[i] + r.decay * p[i];
+        const C slope = r.sign * g[i] + r.decay * p[i];
         m1[i] = m1[i] + r.rate1 * (slope - m1[i]);
         v1[i] = r.beta2 * v1[i] + r.rate2 * slope * slope;
         if (vmax) top[i] = v1[i] > top[i] || v1[i] != v1[i] ? v1[i] : top[i];
-        const T second = vmax ? top[i] : v1[i];
+        const C second = vmax ? top[i] : v1[i];
         p[i] = r.shrink * p[i] - r.step_size * (m1[i] / (sqrt_of(second) * r.correct + r.eps));
     }
     give<P>(m, m1);
@@ -139,21 +140,19 @@ static __device__ __forceinline__ void adam_values(const adam_rates<T> &r, T *pa
 }
 
 template <class T> static __global__ __launch_bounds__(OPTIM_THREADS) void adam_step(const entry *list, int count, const double *hyper) {
-    __shared__ adam_rates<T> shared_rates;
-    if (threadIdx.x == 0) shared_rates = adam_rates_of<T>(hyper);
+    __shared__ adam_rates<compute_t<T>> shared_rates;
+    if (threadIdx.x == 0) shared_rates = adam_rates_of<compute_t<T>>(hyper);
     const piece<T> q = find_piece<T>(list, count);
     T *vmax = hyper[7] != 0 ? q.state3 : NULL;
     __syncthreads();
-    const adam_rates<T> r = shared_rates;
+    const adam_rates<compute_t<T>> r = shared_rates;
 #define EACH(i, P) adam_values<P>(r, q.param + i, q.grad + i, q.state1 + i, q.state2 + i, vmax ? vmax + i : NULL)
     FOR_PIECE(T, q, EACH);
 #undef EACH
 }
 
 extern "C" int PG_K(adam)(const pg_context *c, int dtype, const pg_parameters *p, const double *hyper) {
-    if (dtype == PG_K_FLOAT32) LAUNCH_LIST(p, adam_step<float>, hyper);
-    else if (dtype == PG_K_FLOAT64) LAUNCH_LIST(p, adam_step<double>, hyper);
-    else return PG_KERNEL_UNSUPPORTED;
+    PG_FOR_FLOATS(dtype, LAUNCH_LIST(p, adam_step<T>, hyper))
     return launched();
 }
 
@@ -162,15 +161,16 @@ extern "C" int PG_K(adam)(const pg_context *c, int dtype, const pg_parameters *p
 template <class T> struct sgd_rates { T lr, momentum, rate, decay, sign; bool nesterov, first; };
 
 template <int P, class T>
-static __device__ __forceinline__ void sgd_values(const sgd_rates<T> &r, T *param, const T *grad, T *buffer) {
-    T p[P], g[P], m[P] = {};
+static __device__ __forceinline__ void sgd_values(const sgd_rates<compute_t<T>> &r, T *param, const T *grad, T *buffer) {
+    typedef compute_t<T> C;
+    C p[P], g[P], m[P] = {};
     take<P>(param, p);
     take<P>(grad, g);
     if (buffer && !r.first) take<P>(buffer, m);
 #pragma unroll
     for (int i = 0; i < P; i++) {
-        const T slope = r.sign * g[i] + r.decay * p[i];
-        T by = slope;
+        const C slope = r.sign * g[i] + r.decay * p[i];
+        C by = slope;
         if (buffer) {
             m[i] = r.first ? slope : r.momentum * m[i] + r.rate * slope;
             by = r.nesterov ? slope + r.momentum * m[i] : m[i];
@@ -183,11 +183,12 @@ static __device__ __forceinline__ void sgd_values(const sgd_rates<T> &r, T *para
 
 template <class T> static __global__ __launch_bounds__(OPTIM_THREADS) void sgd_step(const entry *list, int count, const double *hyper) {
     const piece<T> q = find_piece<T>(list, count);
-    const sgd_rates<T> r = {(T)hyper[0],
-                            (T)hyper[1],
-                            (T)(1 - hyper[2]),
-                            (T)hyper[3],
-                            hyper[5] != 0 ? (T)-1 : (T)1,
+    typedef compute_t<T> C;
+    const sgd_rates<C> r = {(C)hyper[0],
+                            (C)hyper[1],
+                            (C)(1 - hyper[2]),
+                            (C)hyper[3],
+                            hyper[5] != 0 ? (C)-1 : (C)1,
                             hyper[4] != 0,
                             hyper[6] != 0};
     T *buffer = hyper[1] != 0 ? q.state1 : NULL;
@@ -197,9 +198,7 @@ template <class T> static __global__ __launch_bounds__(OPTIM_THREADS) void sgd_s
 }
 
 extern "C" int PG_K(sgd)(const pg_context *c, int dtype, const pg_parameters *p, const double *hyper) {
-    if (dtype == PG_K_FLOAT32) LAUNCH_LIST(p, sgd_step<float>, hyper);
-    else if (dtype == PG_K_FLOAT64) LAUNCH_LIST(p, sgd_step<double>, hyper);
-    else return PG_KERNEL_UNSUPPORTED;
+    PG_FOR_FLOATS(dtype, LAUNCH_LIST(p, sgd_step<T>, hyper))
     return launched();
 }
 
@@ -215,7 +214,7 @@ static __device__ __forceinline__ double norm_all(double x, double order) {
     return order == (double)INFINITY ? block_all(x, op_top(), 0.0) : block_all(x, op_sum(), 0.0);
 }
 template <int P, class T> static __device__ __forceinline__ double norm_values(double sum, double order, const T *grad) {
-    T g[P];
+    compute_t<T> g[P];
     take<P>(grad, g);
 #pragma unroll
     for (int i = 0; i < P; i++) {
@@ -249,13 +248,11 @@ static __global__ void norm_join(int64_t blocks, double order, const double *par
 }
 
 extern "C" int PG_K(total_norm)(const pg_context *c, int dtype, const pg_parameters *p, double order, double *out) {
-    if (dtype != PG_K_FLOAT32 && dtype != PG_K_FLOAT64) return PG_KERNEL_UNSUPPORTED;
     int64_t all = 0;
     for (int k = 0; k < p->count; k++) all += (p->sizes[k] + BLOCK - 1) / BLOCK;
     double *partial = (double *)c->scratch(c, (size_t)(all + 1) * sizeof *partial);
     if (!partial) return PG_KERNEL_NO_SCRATCH;
-    if (dtype == PG_K_FLOAT32) LAUNCH_LIST(p, norm_pieces<float>, order, partial + blocks_before);
-    else LAUNCH_LIST(p, norm_pieces<double>, order, partial + blocks_before);
+    PG_FOR_FLOATS(dtype, LAUNCH_LIST(p, norm_pieces<T>, order, partial + blocks_before))
     PG_LAUNCH((norm_join), 1, (unsigned)team_size(all, 1, 1024), 0, c, all, order, (const double *)partial, out);
     return launched();
 }
@@ -265,11 +262,11 @@ static __global__ __launch_bounds__(OPTIM_THREADS) void scale_pieces(const entry
     const double by = max_norm / (*norm + 1e-6);
     if (by >= 1) return;   /* a NaN norm makes the gradients NaN, as it should */
     const piece<T> q = find_piece<T>(list, count);
-    T x[packed<T>::N];
+    compute_t<T> x[packed<T>::N];
 #define EACH(i, P)                                                   \
     do {                                                             \
         take<P>(q.param + i, x);                                     \
-        for (int k = 0; k < P; k++) x[k] *= (T)by;                   \
+        for (int k = 0; k < P; k++) x[k] *= (compute_t<T>)by;                   \
         give<P>(q.param + i, x);                                     \
     } while (0)
     FOR_PIECE(T, q, EACH);
@@ -277,9 +274,7 @@ static __global__ __launch_bounds__(OPTIM_THREADS) void scale_pieces(const entry
 }
 
 extern "C" int PG_K(clip_scale)(const pg_context *c, int dtype, const pg_parameters *p, double max_norm, const double *norm) {
-    if (dtype == PG_K_FLOAT32) LAUNCH_LIST(p, scale_pieces<float>, max_norm, norm);
-    else if (dtype == PG_K_FLOAT64) LAUNCH_LIST(p, scale_pieces<double>, max_norm, norm);
-    else return PG_KERNEL_UNSUPPORTED;
+    PG_FOR_FLOATS(dtype, LAUNCH_LIST(p, scale_pieces<T>, max_norm, norm))
     return launched();
 }
 
@@ -307,12 +302,6 @@ static __global__ __launch_bounds__(OPTIM_THREADS) void unscale_pieces(const ent
 }
 
 extern "C" int PG_K(unscale)(const pg_context *c, int dtype, const pg_parameters *p, const float *inverse, float *found) {
-    switch (dtype) {
-    case PG_K_FLOAT32: LAUNCH_LIST(p, unscale_pieces<float>, inverse, found); break;
-    case PG_K_FLOAT64: LAUNCH_LIST(p, unscale_pieces<double>, inverse, found); break;
-    case PG_K_FLOAT16: LAUNCH_LIST(p, unscale_pieces<__half>, inverse, found); break;
-    case PG_K_BFLOAT16: LAUNCH_LIST(p, unscale_pieces<__nv_bfloat16>, inverse, found); break;
-    default: return PG_KERNEL_UNSUPPORTED;
-    }
+    PG_FOR_FLOATS(dtype, LAUNCH_LIST(p, unscale_pieces<T>, inverse, found))
     return launched();
 }

@@ -311,3 +311,48 @@ describe("optimizers", function()
         assert.matches("    lr: 0%.001\n", text)
     end)
 end)
+
+describe("half parameters", function()
+    -- Steps of float32 and of half parameters from the same numbers; halves are rounded once a step.
+    local function run(dtype, make)
+        local p = pg.sin(pg.arange(700):to(pg.float32)):to(dtype)
+        p = pg.nn.Parameter(p)
+        local opt = make { p }
+        for k = 1, 4 do
+            p.grad = pg.cos(pg.arange(700):to(pg.float32) * k):to(dtype)
+            opt:step()
+        end
+        assert.equal(dtype, p.dtype)
+        return p:detach():to(pg.float32), opt.state[p.id]
+    end
+
+    it("are stepped as PyTorch steps them, with states of their dtype", function()
+        for _, make in ipairs {
+            function(p) return optim.SGD(p, { lr = 0.1 }) end,
+            function(p) return optim.SGD(p, { lr = 0.1, momentum = 0.9, nesterov = true, weight_decay = 0.1 }) end,
+            function(p) return optim.Adam(p, { lr = 0.01, amsgrad = true }) end,
+            function(p) return optim.AdamW(p, { lr = 0.01, maximize = true }) end,
+        } do
+            local exact = run(pg.float32, make)
+            for dtype, tolerance in pairs { [pg.bfloat16] = 0.03, [pg.float16] = 0.004 } do
+                local p, state = run(dtype, make)
+                assert.is_true((p - exact):abs():max():item() < tolerance)
+                assert.is_true((p - exact):abs():max():item() > 0)
+                for _, value in pairs(state or {}) do
+                    if pg.is_tensor(value) and value:numel() == 700 then assert.equal(dtype, value.dtype) end
+                end
+            end
+        end
+    end)
+
+    it("have norms, and are clipped", function()
+        for _, dtype in ipairs { pg.bfloat16, pg.float16 } do
+            local p = pg.nn.Parameter(pg.zeros(3, { dtype = dtype }))
+            p.grad = pg.tensor({ 3, 0, 4 }, { dtype = dtype })
+            local norm = pg.nn.utils.clip_grad_norm_({ p }, 1)
+            assert.equal(dtype, norm.dtype)
+            assert.equal(5, norm:item())
+            assert.is_true((p.grad:to(pg.float32) - pg.tensor { 0.6, 0, 0.8 }):abs():max():item() < 4e-3)
+        end
+    end)
+end)
