@@ -230,7 +230,7 @@ describe("pg", function()
         assert.are.equal("cpu", pg.device("cpu"))
         local available, reason = pg.cuda.is_available()
         assert.is_true(available or type(reason) == "string")
-        refuses(function() pg.device("gpu!") end, "no device")
+        refuses(function() pg.device("gpu!") end, "unknown device 'gpu!'")
         refuses(function() pg.device("cpu:3") end, "cpu:3")
     end)
 

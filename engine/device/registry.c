@@ -63,6 +63,12 @@ int pg_set_default_device(const char *name)
     return status;
 }
 
+const char *pg_device_name(const char *name)
+{
+    const pg_device *d;
+    return pg_device_find(&d, name) < 0 ? NULL : d->name;
+}
+
 const char *pg_get_default_device(void) { return default_device ? default_device->name : "cpu"; }
 
 int pg_device_count(const char *type)

@@ -114,6 +114,8 @@ int pg_get_default_dtype(void);
 int pg_device_count(const char *type);                        /* "cpu": 1 */
 /* Where this thread's tensors are made that are not told where; NULL: the cpu. */
 int pg_set_default_device(const char *name);
+/* The full name of the device that is meant: "cuda" is "cuda:0"; NULL for one that is not there. */
+const char *pg_device_name(const char *name);
 const char *pg_get_default_device(void);
 
 /* ---- memory ---- */

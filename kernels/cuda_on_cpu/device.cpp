@@ -2,6 +2,7 @@
  * the ways they would take there. */
 #include "device.h"
 
+#include <pthread.h>
 #include <string.h>
 
 #include <map>
@@ -43,7 +44,11 @@ cudaError_t submit(cudaStream_t stream, work &w) {
 }
 void submit_launch(const launch_shape &shape, cudaStream_t stream, work &launch) {
     const device_lock lock(device_mutex);
-    const cudaError_t error = check_shape(shape);
+    static unsigned long long launches;
+    cudaError_t error = check_shape(shape);
+    launches++;
+    if (launches == modes.refuse) error = cudaErrorLaunchOutOfResources;
+    if (launches == modes.lose) lose_device();
     outcome(error != cudaSuccess ? error : stream_submit(stream, launch));
 }
 
@@ -63,12 +68,29 @@ cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribute attribute
 
 cudaError_t cudaDriverGetVersion(int *version) { return *version = 13000, cudaSuccess; }
 cudaError_t cudaRuntimeGetVersion(int *version) { return *version = 13000, cudaSuccess; }
-cudaError_t cudaGetDeviceCount(int *count) { return *count = 1, cudaSuccess; }
-cudaError_t cudaGetDevice(int *device) { return *device = 0, cudaSuccess; }
-cudaError_t cudaSetDevice(int device) { return outcome(device == 0 ? cudaSuccess : cudaErrorInvalidDevice); }
+
+/* The thread's current device is the value of its key, as its last error is. */
+static pthread_key_t device_key(void) {
+    static pthread_key_t key;
+    static const int made = pthread_key_create(&key, nullptr);
+    (void)made;
+    return key;
+}
+static bool is_device(int device) { return device >= 0 && device < modes.devices; }
+
+cudaError_t cudaGetDeviceCount(int *count) {
+    *count = modes.devices;
+    return outcome(modes.devices > 0 ? cudaSuccess : cudaErrorNoDevice);
+}
+cudaError_t cudaGetDevice(int *device) { return *device = (int)(size_t)pthread_getspecific(device_key()), cudaSuccess; }
+cudaError_t cudaSetDevice(int device) {
+    if (!is_device(device)) return outcome(cudaErrorInvalidDevice);
+    pthread_setspecific(device_key(), (void *)(size_t)device);
+    return outcome(cudaSuccess);
+}
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int device) {
-    if (device != 0) return outcome(cudaErrorInvalidDevice);
+    if (!is_device(device)) return outcome(cudaErrorInvalidDevice);
     memset(p, 0, sizeof *p);
     strcpy(p->name, "CUDA emulated on the CPU");
     p->totalGlobalMem = modes.memory;
@@ -92,7 +114,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int device) {
 }
 
 cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int device) {
-    if (device != 0) return outcome(cudaErrorInvalidDevice);
+    if (!is_device(device)) return outcome(cudaErrorInvalidDevice);
     switch (attribute) {
     case cudaDevAttrMaxThreadsPerBlock: *value = 1024; break;
     case cudaDevAttrMaxSharedMemoryPerBlock: *value = SHARED_BYTES; break;

@@ -23,7 +23,12 @@ static pthread_key_t last_error_key(void) {
 static cudaError_t last_error(void) { return (cudaError_t)(size_t)pthread_getspecific(last_error_key()); }
 static void set_last_error(cudaError_t error) { pthread_setspecific(last_error_key(), (void *)(size_t)error); }
 
+static bool lost;
+
+void lose_device(void) { lost = true; }
+
 cudaError_t outcome(cudaError_t error) {
+    if (lost) error = cudaErrorIllegalAddress;
     if (error != cudaSuccess && error != cudaErrorNotReady) set_last_error(error);
     return error;
 }

@@ -8,6 +8,8 @@ namespace on_cpu {
 
 /* Keeps the error for the calling thread, where it is one, and gives it back. */
 cudaError_t outcome(cudaError_t error);
+/* From now on the outcome of everything is that an illegal address was met. */
+void lose_device(void);
 
 /* A kernel's launch ended badly: the next call that waits, or the launch itself where it ran at once, gives cudaErrorLaunchFailure. */
 void launch_failed(const char *format, ...) __attribute__((format(printf, 1, 2)));

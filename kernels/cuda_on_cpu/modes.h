@@ -13,6 +13,9 @@ struct modes_state {
     bool late;           /* streams run late, in any order that events allow: PERIGEE_CUDA_LATE */
     bool guard;          /* the host cannot touch device memory: PERIGEE_CUDA_GUARD */
     size_t memory;       /* how much memory the device has, in bytes: PERIGEE_CUDA_MEMORY, in MiB */
+    int devices;         /* how many there are: PERIGEE_CUDA_DEVICES */
+    unsigned long long refuse, lose;   /* the launch that is refused, or with which the device is lost, counted from 1; 0: none:
+                                          PERIGEE_CUDA_REFUSE, PERIGEE_CUDA_LOSE */
 };
 extern const modes_state modes;
 

@@ -24,7 +24,8 @@ local pg = {}
 local LAZY = {
     nn = "perigee.nn", optim = "perigee.optim", data = "perigee.data", text = "perigee.text", train = "perigee.train",
     plot = "perigee.plot", repl = "perigee.repl", json = "perigee.json", models = "perigee.models", amp = "perigee.amp",
-    cuda = "perigee.cuda", safetensors = "perigee.safetensors", help = "perigee.help", printing = "perigee.printing", host = "perigee.host",
+    cuda = "perigee.cuda", safetensors = "perigee.safetensors", help = "perigee.help", printing = "perigee.printing",
+    host = "perigee.host",
 }
 
 -- Single names that such a room gives.
@@ -119,22 +120,16 @@ function pg.is_floating_point(value)
     return value.dtype.is_floating_point
 end
 
---- The name of a device, checked: "cpu".
+--- The full name of a device, checked: "cpu"; "cuda" is the current CUDA device, "cuda:0".
 ---@param name string
 ---@return string
 function pg.device(name)
     if type(name) ~= "string" then
         errors.fail("device: expected a name such as 'cpu', got %s", wrapper.describe(name))
     end
-    local kind, index = name:match("^(%a+):?(%d*)$")
-    if not kind then errors.fail("device: '%s' is no device; expected a name such as 'cpu' or 'cuda:0'", name) end
-    local n = C.pg_device_count(kind)
-    if n < 0 then memory.raise() end
-    if n == 0 then errors.fail("device: '%s': %s", name, select(2, pg.cuda.is_available())) end
-    if index ~= "" and tonumber(index) >= n then
-        errors.fail("device: '%s': there are %d devices of the kind '%s'", name, n, kind)
-    end
-    return name
+    local full = C.pg_device_name(name)
+    if full == nil then errors.raise("device: " .. ffi.string(C.pg_last_error())) end
+    return ffi.string(full)
 end
 
 function pg.set_num_threads(n)

@@ -1,5 +1,5 @@
--- Spec files that need a CUDA device. Where there is one, their body runs here; where there is none, the file runs again
--- in processes where CUDA is emulated, once in each of its environments.
+-- Spec files that need a CUDA device. Where there is one, their body runs here; where there is none, the file runs
+-- again in processes where CUDA is emulated, once in each of its environments.
 local pg = require "perigee"
 local shell = require "spec.build.shell"
 

@@ -610,7 +610,7 @@ local function convert(self, dtype, device)
             if not new then
                 local wanted = dtype and old.dtype.is_floating_point and dtype or old.dtype
                 new = old
-                if wanted ~= old.dtype or (device and tostring(device) ~= tostring(old.device)) then
+                if wanted ~= old.dtype or (device and device ~= old.device) then
                     new = parameter.outside_scopes(function()
                         local result = old:detach():to(device or old.device, wanted)
                         if store == "_parameters" then
@@ -651,6 +651,9 @@ function Module:to(...)
         elseif argument ~= nil then
             device = argument
         end
+    end
+    if device then
+        device = pg.device(device)
     end
     if dtype and not dtype.is_floating_point then
         fail("to: a module takes floating dtypes only, got %s", tostring(dtype))

@@ -1,0 +1,84 @@
+-- CUDA devices that are several, fail, are lost, or are not there: each in a process of its own.
+local shell = require "spec.build.shell"
+
+local function run(environment, code)
+    local text = 'package.path="./lua/?.lua;./lua/?/init.lua;"..package.path; local pg=require "perigee";' .. code
+    return shell.must(("%s luajit -e %s"):format(environment, shell.quote(text)))
+end
+
+describe("emulated CUDA devices", function()
+    it("may be several", function()
+        local output = run("PERIGEE_CUDA=emulated PERIGEE_CUDA_DEVICES=2", [[
+            print(pg.cuda.device_count(), pg.get_default_device())
+            local x, y = pg.ones(3, {device = "cuda:1"}), pg.ones(3, {device = "cuda:0"})
+            print(x.device, y.device, (x + x).device)
+            print(pcall(pg.add, x, y))
+            print((x:to("cuda:0") + y):sum():item(), x:to("cpu").device)
+            pg.cuda.set_device(1)
+            print(pg.zeros(1, {device = "cuda"}).device, pg.cuda.current_device(), pg.cuda.current_stream().device)
+            print(pg.cuda.device(0, function() return pg.zeros(1, {device = "cuda"}).device end),
+                pg.cuda.current_device())
+            pg.cuda.manual_seed(1) pg.cuda.manual_seed(2)
+            print(pg.cuda.initial_seed(), pg.cuda.memory_allocated(1) > 0)
+            local w = pg.nn.Linear(2, 2):cuda()
+            local id = w.weight.id
+            print(w.weight.device, w:to("cuda").weight.id == id, w:to("cuda:0").weight.id == id)
+            local e = pg.cuda.Event({device = 0})
+            print(pcall(e.record, e))
+            print(pcall(pg.cuda.set_device, 2))
+        ]])
+        assert.equal(table.concat({
+            "2\tcpu", "cuda:1\tcuda:0\tcuda:1",
+            "false\tadd: expected all tensors on one device, but 'input' is on cuda:1 and 'other' on cuda:0",
+            "6\tcpu", "cuda:1\t1\tcuda:1", "cuda:0\t1", "2\ttrue", "cuda:1\ttrue\tfalse",
+            "false\tthe event is of cuda:0, the stream of cuda:1",
+            "false\tdevice 'cuda:2': there is no such CUDA device (devices here: cpu, cuda:0, cuda:1)",
+        }, "\n") .. "\n", (output:gsub("%(command line%):%d+: ", "")))
+    end)
+
+    it("that refuse a launch or are lost give an error each time; the process goes on", function()
+        local code = [[
+            local x = pg.ones(3, {device = "cuda"})
+            local function try(f) local ok, m = pcall(f) print(ok and "fine" or m:gsub("^.-: ", "", 1)) end
+            for _ = 1, 3 do try(function() return (x + 1):sum():item() end) end
+            try(function() return pg.ones(2, {device = "cuda"}):cpu() end)
+            try(function() pg.cuda.synchronize() end)
+            try(function() return pg.empty(2^24, {device = "cuda"}) end)
+            print(pg.ones(3):sum():item())
+        ]]
+        local refused_once = run("PERIGEE_CUDA=emulated PERIGEE_CUDA_REFUSE=2", code)
+        assert.equal('add: "pointwise" failed on cuda:0: too many resources requested for launch '
+            .. "(cudaErrorLaunchOutOfResources)\nfine\nfine\nfine\nfine\nfine\n3\n", refused_once)
+        local lost, n = run("PERIGEE_CUDA=emulated PERIGEE_CUDA_LOSE=2", code), 0
+        for line in lost:gmatch("[^\n]+") do
+            n = n + 1
+            if n < 7 then
+                assert.matches("cuda:0: .*an illegal memory access was encountered %(cudaErrorIllegalAddress%)", line)
+            end
+        end
+        assert.equal(7, n, lost)
+        assert.matches("\n3\n$", lost)
+    end)
+end)
+
+describe("without CUDA", function()
+
+    it("everything else works, and the reason is told", function()
+        local code = [[
+            print(pg.cuda.is_available())
+            print(pg.cuda.device_count())
+            print(pg.ones(2):sum():item())
+            print(pcall(pg.ones, 1, {device='cuda'}))
+            print(pcall(pg.cuda.synchronize))
+            print(pcall(pg.ones(1).pin_memory, pg.ones(1)))
+            pg.cuda.empty_cache() pg.empty_cache() pg.manual_seed(1)
+            print(pcall(pg.cuda.graph, print))
+        ]]
+        local output = run("PERIGEE_CUDA=off", code)
+        assert.matches("^false\tPERIGEE_CUDA=off hides it\n0\n2\n", output)
+        assert.matches("device 'cuda': PERIGEE_CUDA=off hides it %(devices here: cpu%)", output)
+        assert.matches("pinned memory needs a CUDA device: PERIGEE_CUDA=off", output)
+        assert.matches("a graph needs a CUDA device", output)
+        assert.matches("PERIGEE_CUDA: expected off or emulated, got 'rocket'", run("PERIGEE_CUDA=rocket", code))
+    end)
+end)
