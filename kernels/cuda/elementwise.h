@@ -16,6 +16,7 @@
 #define PG_ELEMENTWISE_H
 
 #include "divide.h"
+#include "packs.h"
 
 enum { EACH_BLOCK = 256, EACH_STEPS = 4 };
 
@@ -61,38 +62,6 @@ template <class T> static __device__ __forceinline__ T element_of(pg_value v) {
     if constexpr (std::is_same_v<T, bool>) return v.i != 0;
     else if constexpr (std::is_integral_v<T>) return (T)v.i;
     else return store_as<T>((compute_t<T>)v.d);
-}
-
-/* N elements at an address that is a multiple of their bytes, or of 16. */
-template <class T, int N> static __device__ __forceinline__ void read_pack(const T *from, pack<T, N> &to) {
-    constexpr int bytes = (int)sizeof(T) * N;
-    if constexpr (bytes % 16 == 0) {
-#pragma unroll
-        for (int i = 0; i < bytes / 16; i++)
-            reinterpret_cast<int4 *>(&to)[i] = reinterpret_cast<const int4 *>(from)[i];
-    } else if constexpr (bytes == 8) {
-        *reinterpret_cast<int2 *>(&to) = *reinterpret_cast<const int2 *>(from);
-    } else if constexpr (bytes == 4) {
-        *reinterpret_cast<int *>(&to) = *reinterpret_cast<const int *>(from);
-    } else {
-#pragma unroll
-        for (int v = 0; v < N; v++) to.v[v] = from[v];
-    }
-}
-template <class T, int N> static __device__ __forceinline__ void write_pack(T *to, const pack<T, N> &from) {
-    constexpr int bytes = (int)sizeof(T) * N;
-    if constexpr (bytes % 16 == 0) {
-#pragma unroll
-        for (int i = 0; i < bytes / 16; i++)
-            reinterpret_cast<int4 *>(to)[i] = reinterpret_cast<const int4 *>(&from)[i];
-    } else if constexpr (bytes == 8) {
-        *reinterpret_cast<int2 *>(to) = *reinterpret_cast<const int2 *>(&from);
-    } else if constexpr (bytes == 4) {
-        *reinterpret_cast<int *>(to) = *reinterpret_cast<const int *>(&from);
-    } else {
-#pragma unroll
-        for (int v = 0; v < N; v++) to[v] = from.v[v];
-    }
 }
 
 /* Operand k's elements of the pack at `offset`, of which `left` are inside. */

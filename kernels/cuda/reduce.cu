@@ -15,6 +15,7 @@
 #include <stdlib.h>
 
 #include "divide.h"
+#include "packs.h"
 
 enum { BLOCK = 256, FILL = 1056, MOST_SPLITS = 1024 };   /* FILL: blocks that occupy 132 multiprocessors */
 
@@ -362,48 +363,42 @@ template <class C, class T> static __device__ __forceinline__ C computed(T x) {
     else return load_as(x);
 }
 
-template <int BYTES> struct one_load { typedef int4 type; };
-template <> struct one_load<8> { typedef int2 type; };
-
-/* A group's elements before `end`: packs where all are, else one by one. Gives the mask of those it has. */
+/* A group's elements before `end`; gives the mask of those there are. */
 template <int PACKS, int V, class C, class T>
 static __device__ __forceinline__ uint32_t fetch(const plan &p, const T *base, const places &at, int64_t end, C neutral,
                                                  C (&x)[PACKS * V]) {
     const int left = (int)(end - at.first < 1 << 20 ? end - at.first : 1 << 20);
-    if (at.after(PACKS * V - 1) < left && p.packs) {
-        typedef typename one_load<(int)sizeof(T) * V>::type load;
+    const bool full = at.after(PACKS * V - 1) < left;
+    const uint32_t all = (1u << (PACKS * V - 1)) * 2 - 1;
+    if (full && p.packs) {
         pack<T, V> raw[PACKS];
 #pragma unroll
-        for (int q = 0; q < PACKS; q++)
-            *reinterpret_cast<load *>(&raw[q]) = *reinterpret_cast<const load *>(base + offset_of(p.reduced, at(q * V)));
+        for (int q = 0; q < PACKS; q++) read_pack(base + offset_of(p.reduced, at(q * V)), raw[q]);
 #pragma unroll
         for (int v = 0; v < PACKS * V; v++) x[v] = computed<C>(raw[v / V].v[v % V]);
-        return (1u << (PACKS * V - 1)) * 2 - 1;
+        return all;
     }
-    uint32_t valid = 0;
-    if (p.reduced.n == 1) {
+    if (full && p.reduced.n == 1) {
         const int64_t step = at.unit * p.reduced.stride[0], pack_step = at.pack * p.reduced.stride[0];
         const T *from = base + at.first * p.reduced.stride[0];
+        T raw[PACKS * V];
 #pragma unroll
         for (int q = 0; q < PACKS; q++, from += pack_step) {
             const T *one = from;
 #pragma unroll
-            for (int v = q * V; v < (q + 1) * V; v++, one += step) {
-                x[v] = neutral;
-                if (at.after(v) < left) {
-                    x[v] = computed<C>(*one);
-                    valid |= 1u << v;
-                }
-            }
+            for (int v = q * V; v < (q + 1) * V; v++, one += step) raw[v] = *one;
         }
-    } else {
 #pragma unroll
-        for (int v = 0; v < PACKS * V; v++) {
-            x[v] = neutral;
-            if (at.after(v) < left) {
-                x[v] = computed<C>(base[offset_of(p.reduced, at(v))]);
-                valid |= 1u << v;
-            }
+        for (int v = 0; v < PACKS * V; v++) x[v] = computed<C>(raw[v]);
+        return all;
+    }
+    uint32_t valid = 0;
+#pragma unroll
+    for (int v = 0; v < PACKS * V; v++) {
+        x[v] = neutral;
+        if (at.after(v) < left) {
+            x[v] = computed<C>(base[offset_of(p.reduced, at(v))]);
+            valid |= 1u << v;
         }
     }
     return valid;

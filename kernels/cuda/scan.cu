@@ -2,11 +2,12 @@
  * integers wrap.
  *
  * The n elements of a line are cut into chunks, as the shape alone decides. inner == 1: a block takes a chunk
- * of TILE elements, thread by thread ITEMS neighbours, and adds up over the block by shuffles. inner > 1:
- * neighbouring threads take neighbouring lines, each walking its chunk. Lines of more than one chunk take
- * three launches: the chunks' sums, their running sums, the scan that starts from them. Bound by memory: one
- * read and one write of each element, and a second read where there are several chunks. */
-#include "cuda.h"
+ * of tiles, thread by thread ITEMS neighbours (packs of 16 bytes where all is aligned), and adds up over the
+ * block by shuffles. inner > 1: neighbouring threads take neighbouring lines, each walking its chunk. Lines of
+ * more than one chunk take three launches: the chunks' sums, their running sums, the scan that starts from
+ * them. Bound by memory: one read and one write of each element, and a second read where there are several
+ * chunks. */
+#include "packs.h"
 
 enum { BLOCK = 256, ITEMS = 8, TILE = BLOCK * ITEMS, WARPS = BLOCK / 32, SHORTEST_LINE = 8192, SHORTEST_ACROSS = 64 };
 
@@ -50,26 +51,37 @@ template <class A> static __device__ __forceinline__ A sum_before(A mine, A *all
 /* inner == 1. Block b: chunk b % chunks of line b / chunks. sums (lines, chunks): what is before each chunk, or
  * NULL for a single chunk; with out NULL the chunks' own sums go there. */
 template <class T> __global__ void __launch_bounds__(BLOCK)
-scan_line(int64_t n, int64_t chunk, unsigned chunks, const T *in, T *out, typename sum_of<T>::type *sums) {
+scan_line(int64_t n, int64_t chunk, unsigned chunks, bool packs, const T *in, T *out, typename sum_of<T>::type *sums) {
     typedef typename sum_of<T>::type A;
     const int64_t line = blockIdx.x / chunks, first = blockIdx.x % chunks * chunk;
     const int64_t end = first + chunk < n ? first + chunk : n;
     const T *from = in + line * n;
+    T *to = out ? out + line * n : NULL;
     A before = out && sums ? sums[blockIdx.x] : 0;
     for (int64_t tile = first; tile < end; tile += TILE) {
         const int64_t i = tile + threadIdx.x * ITEMS;
+        const bool whole = packs && i + ITEMS <= end;
+        pack<T, ITEMS> raw;
         A x[ITEMS], mine = 0, all;
+        if (whole) read_pack(from + i, raw);
 #pragma unroll
         for (int k = 0; k < ITEMS; k++) {
-            mine += i + k < end ? widened(from[i + k]) : 0;
+            if (!whole) raw.v[k] = i + k < end ? from[i + k] : store_as<T>(0);
+            mine += widened(raw.v[k]);
             x[k] = mine;
         }
         const A start = before + sum_before(mine, &all);
         before += all;
-        if (out)
+        if (!out) continue;
+#pragma unroll
+        for (int k = 0; k < ITEMS; k++) raw.v[k] = rounded<T>(start + x[k]);
+        if (whole) {
+            write_pack(to + i, raw);
+        } else {
 #pragma unroll
             for (int k = 0; k < ITEMS; k++)
-                if (i + k < end) out[line * n + i + k] = rounded<T>(start + x[k]);
+                if (i + k < end) to[i + k] = raw.v[k];
+        }
     }
     if (!out && threadIdx.x == 0) sums[blockIdx.x] = before;
 }
@@ -115,7 +127,9 @@ static int scan(const pg_context *c, int64_t outer, int64_t n, int64_t inner, co
     const int64_t shortest = inner == 1 ? SHORTEST_LINE : SHORTEST_ACROSS;
     int64_t chunk = (n + wanted - 1) / wanted;
     if (chunk < shortest) chunk = shortest;
+    chunk = (chunk + ITEMS - 1) / ITEMS * ITEMS;
     const unsigned chunks = (unsigned)((n + chunk - 1) / chunk);
+    const bool packs = aligned16(in) && aligned16(out) && (lines == 1 || n % ITEMS == 0);
     A *sums = NULL;
     if (chunks > 1) {
         sums = (A *)c->scratch(c, (size_t)lines * chunks * sizeof(A));
@@ -124,7 +138,8 @@ static int scan(const pg_context *c, int64_t outer, int64_t n, int64_t inner, co
     for (int pass = chunks > 1 ? 0 : 1; pass < 2; pass++) {
         T *to = pass ? out : NULL;
         if (inner == 1)
-            PG_LAUNCH((scan_line<T>), (unsigned)(lines * chunks), BLOCK, 0, c, n, chunk, chunks, in, to, sums);
+            PG_LAUNCH((scan_line<T>), (unsigned)(lines * chunks), BLOCK, 0, c, n, chunk, chunks, packs,
+                      in, to, sums);
         else
             PG_LAUNCH((scan_across<T>), blocks_for(lines * chunks, BLOCK), BLOCK, 0, c, lines, n, inner, chunk, chunks, in,
                       to, sums);
