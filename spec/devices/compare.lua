@@ -9,6 +9,7 @@ package.path = "./lua/?.lua;./lua/?/init.lua;./?.lua;" .. package.path
 
 local pg = require "perigee"
 local every_op = require "spec.support.every_op"
+local random_cases = require "spec.devices.random_cases"
 
 local device = arg[1]
 
@@ -104,6 +105,11 @@ for _, variant in ipairs(VARIANTS) do
         compare(variant, case, other)
     end
 end
+
+-- Another seed gives other shapes: PERIGEE_SPEC_SEED.
+local RANDOM, SEED = 1500, tonumber(os.getenv "PERIGEE_SPEC_SEED") or 1
+local here, there = random_cases("cpu", RANDOM, SEED), random_cases(device, RANDOM, SEED)
+for k = 1, RANDOM do compare({ name = "random" }, here[k], there[k]) end
 
 if arg[2] == "plant" then
     compare({ name = "planted" }, { name = "planted", run = function() return pg.ones(3) end },

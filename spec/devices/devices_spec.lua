@@ -19,7 +19,7 @@ describe("every op and its gradients", function()
         assert.is_truthy(cases, output)
         assert.is_nil(output:find("NO CASE", 1, true), output)
         assert.equal("1", differ, output)
-        assert.is_true(tonumber(cases) > 3000)
+        assert.is_true(tonumber(cases) > 5000)
         assert.equal(0, status)
     end)
 
