@@ -88,6 +88,7 @@ struct pg_allocator {
     _Atomic int laters_n;
     int laters_room;
     size_t live;                  /* bytes out of this pool */
+    bool exact;                   /* each block is the device's own, as large as asked for */
     bool retired;                 /* nothing more is asked of it; free for another use once live is 0 */
 };
 
@@ -497,11 +498,31 @@ static bool ask_caller_first(const pg_allocator *a)
     return !a->device->host && pg_memory_here.asks && pg_memory_here.collects;
 }
 
+static int allocate_exact(pg_allocator *a, size_t bytes, void **memory, size_t *got)
+{
+    size_t size = bytes > 0 ? bytes : 1;
+    void *block = raw_new(a, size);
+    if (!block) {
+        if (ask_caller_first(a)) return out_of_memory(a, bytes);
+        settle_laters(a, true);
+        if (!(block = raw_new(a, size))) return out_of_memory(a, bytes);
+    }
+    lock(a);
+    reserved_more(a, size);
+    count_out(a, size);
+    unlock(a);
+    pg_debt_add((int64_t)size);
+    *memory = block;
+    *got = size;
+    return PG_OK;
+}
+
 int pg_allocate(pg_allocator *a, size_t bytes, void **memory, size_t *got)
 {
     if (planned_failure()) return out_of_memory(a, bytes);
     if (bytes > PTRDIFF_MAX - STEP) return out_of_memory(a, bytes);
     if (__builtin_expect(atomic_load_explicit(&a->laters_n, memory_order_relaxed) > 0, 0)) settle_laters(a, false);
+    if (__builtin_expect(a->exact, 0)) return allocate_exact(a, bytes, memory, got);
     int k = CLASSES;
     size_t size;
     void *block = NULL;
@@ -577,6 +598,8 @@ static void empty_retired(pg_allocator *a)
     if (!d->quiet || d->quiet(d)) empty_pool(a);
 }
 
+static void drop_exact(pg_allocator *a, void *memory, size_t got);
+
 void pg_release_memory(pg_allocator *a, void *memory, size_t got)
 {
     if (!memory) return;
@@ -584,13 +607,51 @@ void pg_release_memory(pg_allocator *a, void *memory, size_t got)
     pg_debt_add(-(int64_t)got);
     lock(a);
     count_in(a, got);
+    if (__builtin_expect(a->exact, 0)) {
+        unlock(a);
+        drop_exact(a, memory, got);
+        return;
+    }
     bool last = put_back(a, memory, got);
     unlock(a);
     if (__builtin_expect(last, 0)) empty_retired(a);
 }
 
+/* Takes a block up that is to come back later; false where there is no room. Needs the lock. */
+static bool leave(pg_allocator *a, later one)
+{
+    if (a->laters_n == a->laters_room) {
+        int n = a->laters_room ? 2 * a->laters_room : 16;
+        later *laters = realloc(a->laters, (size_t)n * sizeof *laters);
+        if (!laters) return false;
+        a->laters = laters;
+        a->laters_room = n;
+    }
+    a->laters[a->laters_n++] = one;
+    return true;
+}
+
+static bool is_quiet(const pg_device *d) { return !d->quiet || d->quiet(d); }
+
+/* A block of an exact pool goes back to the device, after the capture where a graph is captured. */
+static void drop_exact(pg_allocator *a, void *memory, size_t got)
+{
+    lock(a);
+    bool waits = !is_quiet(a->device) && leave(a, (later){memory, got, NULL});
+    if (!waits) {
+        a->live -= got;
+        a->arena->reserved -= got;
+    }
+    unlock(a);
+    if (!waits) raw_drop(a, memory, got);
+}
+
 static void give_later(pg_allocator *a, later one)
 {
+    if (a->exact) {
+        drop_exact(a, one.memory, one.got);
+        return;
+    }
     hide(a->device, one.memory, one.got);
     lock(a);
     bool last = put_back(a, one.memory, one.got);
@@ -600,23 +661,20 @@ static void give_later(pg_allocator *a, later one)
 
 void pg_release_when(pg_allocator *a, void *memory, size_t got, void *guard)
 {
+    later one = {memory, got, guard};
     pg_debt_add(-(int64_t)got);
     lock(a);
     count_in(a, got);
-    if (a->laters_n == a->laters_room) {
-        int n = a->laters_room ? 2 * a->laters_room : 16;
-        later *laters = realloc(a->laters, (size_t)n * sizeof *laters);
-        if (laters) {
-            a->laters = laters;
-            a->laters_room = n;
-        }
-    }
-    bool room = a->laters_n < a->laters_room;
-    if (room) a->laters[a->laters_n++] = (later){memory, got, guard};
+    bool waits = leave(a, one);
     unlock(a);
-    if (room) return;
+    if (waits) return;
     a->device->passed(guard, true);
-    give_later(a, (later){memory, got, NULL});
+    give_later(a, one);
+}
+
+static bool has_passed(const pg_allocator *a, const later *one, bool wait)
+{
+    return one->guard ? wait || a->device->passed(one->guard, false) : is_quiet(a->device);
 }
 
 static void settle_laters(pg_allocator *a, bool wait)
@@ -625,13 +683,13 @@ static void settle_laters(pg_allocator *a, bool wait)
         later one = {NULL, 0, NULL};
         lock(a);
         for (int i = 0; i < a->laters_n && !one.memory; i++)
-            if (wait || a->device->passed(a->laters[i].guard, false)) {
+            if (has_passed(a, &a->laters[i], wait)) {
                 one = a->laters[i];
                 a->laters[i] = a->laters[--a->laters_n];
             }
         unlock(a);
         if (!one.memory) return;
-        if (wait) a->device->passed(one.guard, true);
+        if (wait && one.guard) a->device->passed(one.guard, true);
         give_later(a, one);
     }
 }
@@ -655,13 +713,15 @@ static pg_arena *arena_new(void)
     return r;
 }
 
+void pg_allocator_exact(pg_allocator *a) { a->exact = true; }
+
 pg_allocator *pg_allocator_new(const pg_device *device, pg_allocator *sibling)
 {
     pg_arena *r = sibling ? sibling->arena : arena_new();
     if (!r) return NULL;
     lock_arena(r);
     pg_allocator *a = r->pools;
-    while (a && !(a->retired && a->live == 0 && a->laters_n == 0)) a = a->next;
+    while (a && !(a->retired && !a->exact && a->live == 0 && a->laters_n == 0)) a = a->next;
     if (a) a->retired = false;
     unlock_arena(r);
     if (a) return a;

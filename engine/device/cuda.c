@@ -359,6 +359,8 @@ static int stream_init(pg_stream *s, pg_cuda *c, bool urgent, int number)
     pthread_mutex_init(&s->staging.mutex, NULL);
     int status = pg_cuda_check(&c->device, pg_cuda_api->stream_new(c->device.index, urgent, &s->handle));
     if (status >= 0 && !(s->pool = pg_allocator_new(&c->device, c->device.allocator))) status = pg_out_of_memory(0);
+    const char *cache = getenv("PERIGEE_CUDA_CACHE");
+    if (status >= 0 && cache && strcmp(cache, "0") == 0) pg_allocator_exact(s->pool);
     return status;
 }
 
