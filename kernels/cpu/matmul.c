@@ -14,6 +14,8 @@
 #ifndef T
 
 #include <limits.h>
+#include <stdatomic.h>
+#include <string.h>
 
 #include "blas.h"
 #include "gemm.h"
@@ -72,6 +74,7 @@ static const pg_blas *library_for(const pg_context *context, const pg_gemm *g) {
 
 #define BODY "matmul.c"
 #include "each_float.h"
+#include "bf16.h"
 
 /* Integers: no vectors, no blocking: they are for counting, not for training. Wraps around as the type does. */
 typedef struct integers { const pg_gemm *g; int dtype; } integers;
@@ -134,8 +137,8 @@ int PG_K(gemm)(const pg_context *context, int dtype, const pg_gemm *g) {
     switch (dtype) {
     case PG_K_FLOAT32: return gemm_f32(context, g);
     case PG_K_FLOAT64: return gemm_f64(context, g);
-    case PG_K_FLOAT16:
-    case PG_K_BFLOAT16: return halves(context, dtype, g);
+    case PG_K_BFLOAT16: return has_bf16() ? gemm_bf16(context, g) : halves(context, dtype, g);
+    case PG_K_FLOAT16: return halves(context, dtype, g);
     case PG_K_UINT8:
     case PG_K_INT8:
     case PG_K_INT16:

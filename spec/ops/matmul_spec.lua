@@ -122,6 +122,33 @@ describe("matmul", function()
         end
     end)
 
+    it("multiplies halves of any size and transposition in float32, the same at every thread count", function()
+        local shapes = { { 1, 1, 1 }, { 5, 3, 7 }, { 14, 2, 32 }, { 29, 17, 33 }, { 1, 500, 300 }, { 300, 385, 1 },
+            { 169, 385, 257 } }
+        for dtype, tolerance in pairs { [pg.bfloat16] = 4e-3, [pg.float16] = 5e-4 } do
+            for _, s in ipairs(shapes) do
+                local a, b = random({ s[1], s[2] }):to(dtype), random({ s[2], s[3] }):to(dtype)
+                local exact = a:to(pg.float64):matmul(b:to(pg.float64))
+                local function products()
+                    local at, bt = a:t():contiguous():t(), b:t():contiguous():t()
+                    return { a:matmul(b), at:matmul(b), a:matmul(bt), at:matmul(bt) }
+                end
+                for _, c in ipairs(products()) do
+                    assert.are.equal(dtype, c.dtype)
+                    local off = (c:to(pg.float64) - exact):abs():max() / exact:abs():max()
+                    assert.is_true(off:item() <= tolerance)
+                end
+                numbers.same_at_every_thread_count(products)
+            end
+        end
+        local a, b, c = random({ 2, 3, 9, 8 }), random({ 8, 17 }), random({ 17 })
+        a, b, c = a:to(pg.bfloat16), b:to(pg.bfloat16), c:to(pg.bfloat16)
+        local exact = F.linear(a:to(pg.float64), b:t():to(pg.float64), c:to(pg.float64))
+        close(F.linear(a, b:t(), c):to(pg.float64), exact, 3e-2)
+        close(pg.addmm(c, a[0][0], b, { beta = 2, alpha = 0.5 }):to(pg.float64),
+            a[0][0]:to(pg.float64):matmul(b:to(pg.float64)) * 0.5 + c:to(pg.float64) * 2, 3e-2)
+    end)
+
     it("writes into out", function()
         local out = pg.tensor { { 9, 9 }, { 9, 9 } }
         local a = pg.tensor { { 1, 2 }, { 3, 4 } }

@@ -123,6 +123,11 @@ local function build(options)
             local g, h = x34 * 2, x43 * 3
             return op({ g, h }, 0.5), g, h
         end,
+        pg_unscale_ = function(op)
+            local g, h, found = x34 * 2, x43 * pg.inf, pg.zeros({}, { dtype = pg.float32 })
+            op(found, { g, h }, pg.full({}, 0.25, { dtype = pg.float32 }))
+            return found, g, h
+        end,
     }
 
     -- What these hold is whatever the memory held.
