@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """PyTorch's side of the benchmark: the rows of scripts/bench.lua, name by name, one line of JSON each.
 
-usage: scripts/bench_torch.py [--threads N] [--smoke] [--list] [ROW...]
+usage: scripts/bench_torch.py [--device cuda] [--threads N] [--smoke] [--list] [ROW...]
 
 A row's setup builds its data and gives back one step. A step is repeated until a sample lasts long enough to be timed,
 and the median of several samples is printed as {"arm": "torch", "row": NAME, "ms": MILLISECONDS A STEP}.
@@ -28,16 +28,25 @@ def row(setup):
     return setup
 
 
+def settle():
+    """What was launched has run."""
+    if torch.get_default_device().type == "cuda":
+        torch.cuda.synchronize()
+
+
 def measure(step, smoke):
     """Median seconds of one step. Warm-up lasts 0.3 s, a sample about 0.15 s; 5 samples, 3 of steps beyond a second."""
+    settle()
     if smoke:
         start = time.perf_counter()
         step()
+        settle()
         return time.perf_counter() - start
     start, calls = time.perf_counter(), 0
     while calls < 2 or (time.perf_counter() - start < 0.3 and calls < 2000):
         step()
         calls += 1
+    settle()
     estimate = (time.perf_counter() - start) / calls
     repeats = max(1, min(100000, round(0.15 / estimate)))
     samples = []
@@ -45,6 +54,7 @@ def measure(step, smoke):
         start = time.perf_counter()
         for _ in range(repeats):
             step()
+        settle()
         samples.append((time.perf_counter() - start) / repeats)
     return statistics.median(samples)
 
@@ -82,6 +92,14 @@ def op_linear_fwd_bwd():
 
 
 # ---- kernels: what memory and arithmetic cost
+
+
+@row
+def copy_64m():
+    """What the others that are bound by memory are measured by."""
+    a = torch.randn(64 * MILLION)
+    out = torch.empty_like(a)
+    return lambda: out.copy_(a)
 
 
 @row
@@ -192,6 +210,18 @@ def sdpa_causal_fwd_bwd():
     return step
 
 
+@row
+def sdpa_bf16_causal_fwd_bwd():
+    q, k, v = (torch.randn(16, 12, 1024, 64, dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
+    start = torch.randn(16, 12, 1024, 64, dtype=torch.bfloat16)
+
+    def step():
+        q.grad = k.grad = v.grad = None
+        F.scaled_dot_product_attention(q, k, v, is_causal=True).backward(start)
+
+    return step
+
+
 # ---- training steps
 
 
@@ -294,6 +324,34 @@ def gpt2_124m():
 
 
 @row
+def gpt2_124m_bf16():
+    """A step of 65,536 tokens in four parts, bfloat16 by autocast, vocabulary padded; the model is compiled."""
+    parts, shape = 4, (16, 1024)
+    model = GPT(50304, 1024, 12, 12, 768, True)
+    groups = [
+        {"params": [p for p in model.parameters() if p.dim() >= 2], "weight_decay": 0.1},
+        {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=6e-4, betas=(0.9, 0.95), fused=True)
+    compiled = torch.compile(model)
+    ids, targets = (torch.randint(0, 50257, shape) for _ in range(2))
+
+    def step():
+        optimizer.zero_grad(set_to_none=True)
+        for _ in range(parts):
+            with torch.autocast(ids.device.type, dtype=torch.bfloat16):
+                loss = compiled(ids, targets)
+            (loss / parts).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+
+    return step
+
+
+GPU_ONLY = {"sdpa_bf16_causal_fwd_bwd", "gpt2_124m_bf16"}  # hours on a cpu: run there only by name
+
+
+@row
 def start_up():
     """A process that loads the library and ends."""
     return lambda: subprocess.run([sys.executable, "-c", "import torch"], check=True)
@@ -301,6 +359,7 @@ def start_up():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=int, help="threads (default: torch's own choice)")
     parser.add_argument("--smoke", action="store_true", help="one step a row")
     parser.add_argument("--list", action="store_true", help="print the rows' names")
@@ -314,7 +373,11 @@ def main():
         return
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    for name in arguments.rows or ROWS:
+    if arguments.device.startswith("cuda") and not torch.cuda.is_available():
+        parser.error(f"--device={arguments.device}: torch sees no GPU here")
+    torch.set_default_device(arguments.device)
+    on_cpu = arguments.device == "cpu"
+    for name in arguments.rows or [name for name in ROWS if not (on_cpu and name in GPU_ONLY)]:
         torch.manual_seed(0)
         seconds = measure(ROWS[name](), arguments.smoke)
         print(json.dumps({
