@@ -3,16 +3,15 @@
 
 #include <stdint.h>
 
-#include <vector>
-
 #include "block.h"
 
 namespace on_cpu {
 
+/* A ring; static, since what a thread allocates and frees the thread sanitizer would watch. */
+enum { UNDER_WAY_MAX = 256 };
 struct thread_copies {
-    std::vector<async_copy> queue;
-    size_t head = 0;
-    unsigned group = 0;
+    unsigned head, tail, group;
+    async_copy queue[UNDER_WAY_MAX];
 };
 static thread_copies copies[THREADS_MAX];
 
@@ -23,7 +22,8 @@ void async_copy_start(void *to, const void *from, int bytes, int taken, const ch
         fail(file, line, "an asynchronous copy of %d bytes from %p to %p: not aligned", bytes, from, to);
     }
     thread_copies &mine = copies[current->linear];
-    mine.queue.push_back({to, from, bytes, taken, mine.group});
+    if (mine.tail - mine.head == UNDER_WAY_MAX) fail(file, line, "more than %d asynchronous copies of a thread under way", UNDER_WAY_MAX);
+    mine.queue[mine.tail++ % UNDER_WAY_MAX] = {to, from, bytes, taken, mine.group};
     running()->copies++;
 }
 
@@ -31,15 +31,12 @@ void async_copy_commit(void) { copies[current->linear].group++; }
 
 bool async_copy_next(int keep, async_copy *copy) {
     thread_copies &mine = copies[current->linear];
-    if (mine.head == mine.queue.size()) return false;
-    const async_copy &oldest = mine.queue[mine.head];
+    if (mine.head == mine.tail) return false;
+    const async_copy &oldest = mine.queue[mine.head % UNDER_WAY_MAX];
     if ((int)(mine.group - oldest.group) <= keep) return false;
     *copy = oldest;
+    mine.head++;
     running()->copies--;
-    if (++mine.head == mine.queue.size()) {
-        mine.queue.clear();
-        mine.head = 0;
-    }
     return true;
 }
 
@@ -49,8 +46,7 @@ void async_copies_end(void) {
 
 void async_copies_reset(void) {
     for (unsigned i = 0; i < THREADS_MAX; i++) {
-        copies[i].queue.clear();
-        copies[i].head = 0;
+        copies[i].head = copies[i].tail;
         threads[i].copies = 0;
     }
 }

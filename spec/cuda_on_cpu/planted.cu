@@ -111,6 +111,23 @@ template <bool fixed> static bool run_mask_mismatched() {
     return is(32, [](int i) { return (float)(i < 16 ? i ^ 1 : i); });
 }
 
+template <bool fixed> static __global__ void two_collectives(float *out) {
+    const float x = (float)threadIdx.x;
+    float y = 0;
+    if (fixed) {
+        y = __shfl_xor_sync(~0u, x, 1);
+    } else if (threadIdx.x < 16) {
+        y = __shfl_xor_sync(~0u, x, 1);
+    } else {
+        y = __shfl_xor_sync(~0u, x, 1);
+    }
+    out[threadIdx.x] = y;
+}
+template <bool fixed> static bool run_two_collectives() {
+    PG_LAUNCH(two_collectives<fixed>, 1, 32, 0, context, out);
+    return is(32, [](int i) { return (float)(i ^ 1); });
+}
+
 template <bool fixed> static __global__ void lane_outside(float *out) {
     float x = (float)threadIdx.x;
     if (threadIdx.x < 16) x = __shfl_sync(0xffffu, x, fixed ? 0 : 20);
@@ -346,7 +363,7 @@ template <bool fixed> static bool run_synchronise_in_capture() {
 }
 
 #define BUGS(X) \
-    X(barrier_missing) X(reuse_without_barrier) X(warp_synchronous) X(barrier_skipped) X(two_barriers) X(mask_mismatched) \
+    X(barrier_missing) X(reuse_without_barrier) X(warp_synchronous) X(barrier_skipped) X(two_barriers) X(mask_mismatched) X(two_collectives) \
     X(lane_outside) X(uninitialised_shared) X(uninitialised_dynamic) X(wait_forgotten) X(wait_never) X(global_race) \
     X(race_between_blocks) X(block_order) X(beyond_global) X(beyond_dynamic) X(beyond_static) X(beyond_static_pointer) X(misaligned) X(freed_memory) \
     X(event_missing) X(buffer_reused) X(host_access) X(copy_too_long) X(wrong_direction) X(shared_limit) X(synchronise_in_capture)

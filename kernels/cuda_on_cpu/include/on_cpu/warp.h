@@ -32,8 +32,8 @@ struct warp_operation {
     bool orders_memory;            /* what a lane wrote before, the others see afterwards: __syncwarp alone */
 };
 
-/* Lanes of one warp that meet must come with the same operation, mask and line; a lane that is not in its own mask, or one of the
- * mask that never comes, ends the launch. Lanes that the block does not have are taken out of the mask. */
+/* Lanes of one warp that come with the same mask must come with the same operation and from the same line; a lane that is not in its
+ * own mask, or one of the mask that never comes, ends the launch. Lanes that the block does not have are taken out of the mask. */
 void collective(const warp_operation &operation, unsigned mask, const lane_call &mine, const char *file, int line);
 
 static inline int lane_id() { return (int)(current->linear % 32); }
