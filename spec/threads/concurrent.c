@@ -1,6 +1,6 @@
 /* Threads that use the engine at once: each makes tensors, computes, records and runs gradients, draws random numbers and lets go,
  * and compares its results with those of the first round; two also read and release handles of one shared tensor.
- * With the argument "race" two threads write one int without a lock instead, for the thread sanitizer to find. */
+ * The argument names the device ("cpu"). With the argument "race" two threads write one int without a lock instead, for the thread sanitizer to find. */
 #include <perigee.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -9,6 +9,7 @@
 enum { THREADS = 4, ROUNDS = 30, N = 96 };
 
 static pg_tensor shared = {PG_HANDLE_MAGIC, 0, NULL};
+static const char *device = "cpu";
 
 #define TRY(call) do { if ((call) < 0) { printf("%s: %s\n", #call, pg_last_error()); return NULL; } } while (0)
 
@@ -21,7 +22,7 @@ static void *work(void *arg)
     for (int round = 0; round < ROUNDS; round++) {
         pg_tensor x = PG_HANDLE, y = PG_HANDLE, z = PG_HANDLE, s = PG_HANDLE, g = PG_HANDLE, mine = PG_HANDLE;
         TRY(pg_tensor_retain(&mine, &shared));
-        TRY(pg_from_values(&x, values, NULL, N, shape, 2, PG_FLOAT32, "cpu"));
+        TRY(pg_from_values(&x, values, NULL, N, shape, 2, PG_FLOAT32, device));
         TRY(pg_requires_grad_(&x, 1));
         TRY(pg_mul(&y, &x, &x, NULL));
         TRY(pg_mul(&z, &y, &mine, NULL));
@@ -56,8 +57,11 @@ int main(int argc, char **argv)
     const double three[1] = {3};
     const int64_t one = 1;
     void *(*body)(void *) = argc > 1 && strcmp(argv[1], "race") == 0 ? race : work;
-    (void)argv;
-    if (pg_from_values(&shared, three, NULL, 1, &one, 1, PG_FLOAT32, "cpu") < 0) return 1;
+    if (argc > 1 && body == work) device = argv[1];
+    if (pg_from_values(&shared, three, NULL, 1, &one, 1, PG_FLOAT32, device) < 0) {
+        printf("%s\n", pg_last_error());
+        return 1;
+    }
     pthread_t threads[THREADS];
     int numbers[THREADS], good = 0;
     for (int k = 0; k < THREADS; k++) {
@@ -71,7 +75,7 @@ int main(int argc, char **argv)
     }
     pg_tensor_release(&shared);
     pg_memory_stats stats;
-    if (pg_memory_statistics(&stats, "cpu") < 0) return 1;
+    if (pg_memory_statistics(&stats, device) < 0) return 1;
     printf("%d of %d threads, %.0f tensors live\n", good, THREADS, stats.live_tensors);
     return good == THREADS ? 0 : 1;
 }

@@ -47,6 +47,13 @@ describe("threads that use the engine at once", function()
         end
     end)
 
+    it("get right results on CUDA code too", function()
+        for _, environment in ipairs { "", "PERIGEE_CUDA_LATE=3 " } do
+            assert.equal("4 of 4 threads, 0 tensors live\n",
+                shell.must("PERIGEE_CUDA=emulated " .. environment .. quote(program) .. " cuda"))
+        end
+    end)
+
     if shell.build:find("tsan") then
         it("are watched by something that sees a race", function()
             local status, output = shell.run(quote(program) .. " race")
