@@ -241,6 +241,35 @@ on_cuda("spec/engine/cuda_spec.lua", function()
         end)
     end)
 
+    describe("a data loader", function()
+        it("gives pinned batches, and the same ones wherever tensors are made", function()
+            local data = pg.data
+            local x, y = pg.randn(10, 3), pg.arange(10)
+            local loader = data.DataLoader(data.TensorDataset(x, y), { batch_size = 4, pin_memory = true })
+            local n = 0
+            for a, b in loader:iter() do
+                assert.is_true(a:is_pinned() and b:is_pinned())
+                local there = a:to("cuda", { non_blocking = true })
+                same(x[{ { n, n + a:size(0) } }], there)
+                n = n + a:size(0)
+            end
+            assert.equal(10, n)
+            local function labels()
+                local list = {}
+                for _, b in data.DataLoader(data.TensorDataset(x, y), { shuffle = true, seed = 2 }):iter() do
+                    list[#list + 1] = b:item()
+                end
+                return list
+            end
+            local here = labels()
+            pg.set_default_device("cuda")
+            local ok, there = pcall(labels)
+            pg.set_default_device(nil)
+            assert.is_true(ok, there)
+            assert.same(here, there)
+        end)
+    end)
+
     describe("memory", function()
         it("is counted and cached", function()
             collectgarbage() collectgarbage()

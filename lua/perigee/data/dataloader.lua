@@ -71,10 +71,10 @@ end
 local function order_of(self)
     local n = self.dataset:len()
     if not self.shuffle then
-        return parameter.outside_scopes(pg.arange, n, { dtype = pg.int64 })
+        return parameter.outside_scopes(pg.arange, n, { dtype = pg.int64, device = "cpu" })
     end
     local order = shuffle.permutation(n, shuffle.epoch_seed(self._seed, self._epoch))
-    return parameter.outside_scopes(pg.from_memory, order, { n }, pg.int64)
+    return parameter.outside_scopes(pg.from_memory, order, { n }, pg.int64, { device = "cpu" })
 end
 
 local function fetch(self, order, start, size)
@@ -87,6 +87,27 @@ local function fetch(self, order, start, size)
         samples[k] = { self.dataset:get(i) }
     end
     return (self.collate_fn or M.default_collate)(samples)
+end
+
+-- The batch's tensors on the cpu, those in tables too, in pinned memory.
+local function pinned(value)
+    if parameter.is_tensor(value) then
+        return value.device == "cpu" and value:pin_memory() or value
+    elseif type(value) == "table" and getmetatable(value) == nil then
+        local result = {}
+        for key, item in pairs(value) do
+            result[key] = pinned(item)
+        end
+        return result
+    end
+    return value
+end
+
+local function pin_all(first, ...)
+    if select("#", ...) == 0 then
+        return pinned(first)
+    end
+    return pinned(first), pin_all(...)
 end
 
 --- Goes through an epoch (from where a restored state stopped). A new call starts the next one.
@@ -114,6 +135,9 @@ function DataLoader:iter()
         order = order or order_of(self)
         local start = self._position * size
         self._position = self._position + 1
+        if self.pin_memory then
+            return pin_all(fetch(self, order, start, math.min(size, n - start)))
+        end
         return fetch(self, order, start, math.min(size, n - start))
     end
 end
@@ -142,20 +166,23 @@ local instances = {
 }
 
 --- dataset, batch_size: integer = 1, shuffle: bool = false, *, drop_last: bool = false, collate_fn: function? (a list
--- of samples, each a list of its values -> the batch), seed: integer? (default: drawn from the engine's generator)
+-- of samples, each a list of its values -> the batch), pin_memory: bool = false (for x:to("cuda", {non_blocking =
+-- true})), seed: integer? (default: drawn from the engine's generator)
 function M.DataLoader(...)
     local o = check.arguments("DataLoader", { "dataset", "batch_size", "shuffle" }, {
         dataset = check.none, batch_size = 1, shuffle = false, drop_last = false, collate_fn = check.none,
-        seed = check.none,
+        pin_memory = false, seed = check.none,
     }, ...)
     if not dataset.is_dataset(o.dataset) then
         check.fail("DataLoader: expected a dataset (with len and get), got %s", check.describe(o.dataset))
     elseif o.collate_fn ~= nil and type(o.collate_fn) ~= "function" then
         check.fail("DataLoader: collate_fn must be a function, got %s", check.describe(o.collate_fn))
+    elseif type(o.pin_memory) ~= "boolean" then
+        check.fail("DataLoader: pin_memory must be a boolean, got %s", check.describe(o.pin_memory))
     end
     return setmetatable({
         dataset = o.dataset, shuffle = o.shuffle, drop_last = o.drop_last, collate_fn = o.collate_fn,
-        batch_size = check.integer("DataLoader", "batch_size", o.batch_size, 1),
+        pin_memory = o.pin_memory, batch_size = check.integer("DataLoader", "batch_size", o.batch_size, 1),
         _seed = o.seed and check.integer("DataLoader", "seed", o.seed) or (o.shuffle and dataset.draw_seed() or 0),
         _epoch = 0, _position = 0, _started = false, _finished = false, _restored = false,
     }, instances)
