@@ -26,7 +26,7 @@ local config = train.config {
 local settings = config:parse_or_exit(arg, "Trains an MLP on MNIST.")
 local compute = train.compute(settings)
 
--- Images (N, 784) in [0, 1], labels (N).
+-- Images (N, 784) in [0, 1], labels (N), where the script computes.
 local function load(name)
     local tensors = {}
     for i, part in ipairs { "images-idx3-ubyte", "labels-idx1-ubyte" } do
@@ -42,7 +42,8 @@ local function load(name)
         tensors[i] = data.read_idx(path)
     end
     local images, labels = tensors[1], tensors[2]
-    return images:view(images:size(0), -1):to(pg.get_default_dtype()) / 255, labels:to(pg.int64)
+    return images:view(images:size(0), -1):to(compute.device, pg.get_default_dtype()) / 255,
+        labels:to(compute.device, pg.int64)
 end
 
 pg.manual_seed(settings.seed)
@@ -63,7 +64,7 @@ local function loss_of(x, y)
 end
 
 local function step(x, y)
-    local loss = compute:forward(loss_of, x:to(compute.device), y:to(compute.device))
+    local loss = compute:forward(loss_of, x, y)
     optimizer:zero_grad()
     compute:backward(loss)
     compute:step(optimizer)
@@ -75,7 +76,7 @@ end
 local function accuracy()
     model:eval()
     local correct = pg.no_grad(pg.scope, function()
-        return compute:forward(model, test_images:to(compute.device)):argmax(1):to("cpu"):eq(test_labels):sum():item()
+        return compute:forward(model, test_images):argmax(1):eq(test_labels):sum():item()
     end)
     model:train()
     return correct / test_labels:numel()

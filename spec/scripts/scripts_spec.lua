@@ -5,9 +5,11 @@ local system = require("perigee.system")
 
 local PROGRAM = (os.getenv("PERIGEE_BUILD") or "build") .. "/perigee"
 
--- Runs a script; gives its status and what it wrote to stdout and stderr.
+-- Runs a script; gives its status and what it wrote to stdout and stderr. An environment of its own ("NAME=value ...")
+-- stands in front of the name: "PERIGEE_CUDA=emulated demo_mlp.lua".
 local function script(name, ...)
-    local words = { PROGRAM, "scripts/" .. name }
+    local environment, file = name:match("^(.-)(%S+)$")
+    local words = { environment .. PROGRAM, "scripts/" .. file }
     for _, argument in ipairs { ... } do
         words[#words + 1] = system.shell_quote(argument)
     end
@@ -174,5 +176,47 @@ describe("scripts", function()
         local accuracy = out:match("epoch=3 loss=[%d%.]+ test_accuracy=([%d%.]+)%%")
         assert.equal(100, tonumber(accuracy))
         os.execute("rm -r " .. path)
+    end)
+
+    -- CUDA's code, emulated: what --device=cuda does where there is a GPU
+    it("compute on cuda what they compute on the cpu, when asked and where there is one", function()
+        local CUDA = "PERIGEE_CUDA=emulated "
+        local status, there, err = script(CUDA .. "demo_mlp.lua")
+        assert.equal("", err)
+        assert.equal(0, status)
+        assert.matches("^on cuda %(CUDA emulated on the CPU%), float32\n", there)
+        local _, here = script(CUDA .. "demo_mlp.lua", "--device=cpu")
+        assert.matches("^on cpu %(", here)
+        local a, b = losses(there), losses(here)
+        assert.equal(#b, #a)
+        for k = 1, #a do
+            assert.is_true(math.abs(a[k][2] - b[k][2]) < 1e-4, there .. here)
+        end
+
+        local out_dir = folder()
+        for _, dtype in ipairs { "bfloat16", "float16", "float64" } do
+            status, there, err = script(CUDA .. "train_gpt.lua", tiny("--out_dir=" .. out_dir, "--dtype=" .. dtype))
+            assert.equal("", err)
+            assert.equal(0, status)
+            assert.matches("^on cuda %(.-%), " .. dtype .. "[^\n]*\n", there)
+            local first, last = there:match("step 0: train loss ([%d%.]+).*step 20: train loss ([%d%.]+)")
+            assert.is_true(tonumber(last) < tonumber(first), there)
+        end
+        status, there = script(CUDA .. "sample.lua", "--out_dir=" .. out_dir, "--start=the", "--max_new_tokens=5")
+        assert.equal(0, status)
+        assert.matches("^on cuda [^\n]*\nthe", there)
+        os.execute("rm -r " .. out_dir)
+    end)
+
+    it("say where there is no such device, and end", function()
+        for _, name in ipairs { "demo_mlp.lua", "demo_linear_regression.lua", "train_gpt.lua", "train_mnist.lua",
+            "sample.lua" } do
+            local status, _, err = script("PERIGEE_CUDA=emulated " .. name, "--device=cuda:7")
+            assert.equal(2, status)
+            assert.matches("%-%-device=cuda:7: device 'cuda:7': there is no such CUDA device", err)
+            status, _, err = script("PERIGEE_CUDA=off " .. name, "--device=cuda")
+            assert.equal(2, status)
+            assert.matches("%-%-device=cuda: ", err)
+        end
     end)
 end)
