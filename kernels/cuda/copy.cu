@@ -79,7 +79,7 @@ struct transposition {
 
 /* A tile of TILE x TILE: read along p, written along q, both coalesced; a column of padding keeps the reads
  * of a warp in different banks. Bytes an element: its own twice. */
-template <class T> __global__ void __launch_bounds__(TILE * TILE_ROWS) transpose_tiles(const transposition t) {
+template <class T> static __global__ void __launch_bounds__(TILE * TILE_ROWS) transpose_tiles(const transposition t) {
     __shared__ T tile[TILE][TILE + 1];
     int64_t base[2];
     const uint32_t per_outer = t.p_tiles * t.q_tiles, o = blockIdx.x / per_outer, in_outer = blockIdx.x % per_outer;

@@ -81,7 +81,7 @@ static __device__ __forceinline__ void fetch_pack(const space &s, int k, int64_t
     }
 }
 
-template <class Op> __global__ void __launch_bounds__(EACH_BLOCK) each_pack(const space s, const Op op) {
+template <class Op> static __global__ void __launch_bounds__(EACH_BLOCK) each_pack(const space s, const Op op) {
     typedef typename Op::out_type O;
     typedef typename Op::a_type A;
     typedef typename Op::b_type B;
@@ -125,7 +125,7 @@ template <class T> static __device__ __forceinline__ T fetch_element(const space
     return data ? data[offset] : element_of<T>(s.scalar[k]);
 }
 
-template <class Op> __global__ void __launch_bounds__(EACH_BLOCK) each_element(const space s, const Op op) {
+template <class Op> static __global__ void __launch_bounds__(EACH_BLOCK) each_element(const space s, const Op op) {
     typedef typename Op::out_type O;
     typedef typename Op::a_type A;
     typedef typename Op::b_type B;

@@ -4,7 +4,7 @@
 enum { BLOCK = 256 };
 
 /* Integers start + i * step wrap; floats are computed in double and rounded once. */
-template <class T> __global__ void __launch_bounds__(BLOCK)
+template <class T> static __global__ void __launch_bounds__(BLOCK)
 fill_arange(int64_t n, pg_value start, pg_value step, T *out) {
     for (int64_t i = (int64_t)blockIdx.x * BLOCK + threadIdx.x; i < n; i += (int64_t)gridDim.x * BLOCK) {
         if constexpr (std::is_integral_v<T>)
@@ -22,7 +22,7 @@ extern "C" int PG_K(arange)(const pg_context *c, int dtype, int64_t n, pg_value 
 }
 
 /* From both ends, so that the last element is `end` and the middle is symmetric. */
-template <class T> __global__ void __launch_bounds__(BLOCK)
+template <class T> static __global__ void __launch_bounds__(BLOCK)
 fill_linspace(int64_t n, double start, double end, double step, T *out) {
     for (int64_t i = (int64_t)blockIdx.x * BLOCK + threadIdx.x; i < n; i += (int64_t)gridDim.x * BLOCK) {
         const double v = i < n / 2 || n == 1 ? start + step * (double)i : end - step * (double)(n - 1 - i);
@@ -41,7 +41,7 @@ extern "C" int PG_K(linspace)(const pg_context *c, int dtype, int64_t n, double 
 
 /* Rows of cols elements; row u % rows = i keeps the columns from i + k on (upper) or up to i + k. A block
  * has blockDim.y rows; in and out may be the same. */
-template <class T> __global__ void __launch_bounds__(BLOCK)
+template <class T> static __global__ void __launch_bounds__(BLOCK)
 keep_triangle(int64_t lines, int64_t rows, int64_t cols, int64_t k, bool upper, const T *in, T *out) {
     for (int64_t u = (int64_t)blockIdx.x * blockDim.y + threadIdx.y; u < lines; u += (int64_t)gridDim.x * blockDim.y) {
         const int64_t diagonal = u % rows + k;

@@ -40,7 +40,7 @@ template <class T> static __device__ __forceinline__ T rounded(float x) {
     else return store_as<T>((compute_t<T>)x);
 }
 
-template <class T> __global__ void __launch_bounds__(BLOCK) draw_narrow(draw d, const pg_philox *state, T *out) {
+template <class T> static __global__ void __launch_bounds__(BLOCK) draw_narrow(draw d, const pg_philox *state, T *out) {
     const uint64_t seed = state->seed, offset = state->offset;
     for (int64_t u = (int64_t)blockIdx.x * BLOCK + threadIdx.x; u * 4 < d.n; u += (int64_t)gridDim.x * BLOCK) {
         uint32_t w[4];
@@ -75,7 +75,7 @@ template <class T> __global__ void __launch_bounds__(BLOCK) draw_narrow(draw d, 
     }
 }
 
-template <class T> __global__ void __launch_bounds__(BLOCK) draw_wide(draw d, const pg_philox *state, T *out) {
+template <class T> static __global__ void __launch_bounds__(BLOCK) draw_wide(draw d, const pg_philox *state, T *out) {
     const uint64_t seed = state->seed, offset = state->offset;
     for (int64_t u = (int64_t)blockIdx.x * BLOCK + threadIdx.x; u * 2 < d.n; u += (int64_t)gridDim.x * BLOCK) {
         uint32_t w[4];
@@ -127,7 +127,7 @@ extern "C" int PG_K(random)(const pg_context *c, int kind, int dtype, int64_t n,
 }
 
 /* x is read in packs where it and the results are aligned for them. */
-template <class T> __global__ void __launch_bounds__(BLOCK)
+template <class T> static __global__ void __launch_bounds__(BLOCK)
 drop(int64_t n, uint64_t threshold, double scale, const pg_philox *state, bool packs, const T *x, T *out, bool *mask) {
     typedef compute_t<T> R;
     const uint64_t seed = state->seed, offset = state->offset;

@@ -369,14 +369,26 @@ static __device__ __forceinline__ uint32_t fetch(const plan &p, const T *base, c
                                                  C (&x)[PACKS * V]) {
     const int left = (int)(end - at.first < 1 << 20 ? end - at.first : 1 << 20);
     const bool full = at.after(PACKS * V - 1) < left;
-    const uint32_t all = (1u << (PACKS * V - 1)) * 2 - 1;
-    if (full && p.packs) {
-        pack<T, V> raw[PACKS];
+    uint32_t valid = 0;
+    if (p.packs) {
+        pack<T, V> raw[PACKS] = {};
 #pragma unroll
-        for (int q = 0; q < PACKS; q++) read_pack(base + offset_of(p.reduced, at(q * V)), raw[q]);
+        for (int q = 0; q < PACKS; q++) {
+            const int have = left - at.after(q * V);
+            if (have <= 0) break;
+            const T *from = base + offset_of(p.reduced, at(q * V));
+            if (have >= V) {
+                read_pack(from, raw[q]);
+            } else {
 #pragma unroll
-        for (int v = 0; v < PACKS * V; v++) x[v] = computed<C>(raw[v / V].v[v % V]);
-        return all;
+                for (int v = 0; v < V; v++)
+                    if (v < have) raw[q].v[v] = from[v];
+            }
+            valid |= ((1u << (have < V ? have : V)) - 1) << q * V;
+        }
+#pragma unroll
+        for (int v = 0; v < PACKS * V; v++) x[v] = full || (valid >> v & 1) ? computed<C>(raw[v / V].v[v % V]) : neutral;
+        return valid;
     }
     if (full && p.reduced.n == 1) {
         const int64_t step = at.unit * p.reduced.stride[0], pack_step = at.pack * p.reduced.stride[0];
@@ -390,9 +402,8 @@ static __device__ __forceinline__ uint32_t fetch(const plan &p, const T *base, c
         }
 #pragma unroll
         for (int v = 0; v < PACKS * V; v++) x[v] = computed<C>(raw[v]);
-        return all;
+        return (1u << (PACKS * V - 1)) * 2 - 1;
     }
-    uint32_t valid = 0;
 #pragma unroll
     for (int v = 0; v < PACKS * V; v++) {
         x[v] = neutral;
@@ -404,7 +415,7 @@ static __device__ __forceinline__ uint32_t fetch(const plan &p, const T *base, c
     return valid;
 }
 
-template <class A, class C, class T> __global__ void __launch_bounds__(BLOCK, 3)
+template <class A, class C, class T> static __global__ void __launch_bounds__(BLOCK, 3)
 reduce_elements(const __grid_constant__ plan p, const settings s, const T *in, A *partials) {
     constexpr int V = sizeof(T) == 1 ? 8 : 16 / (int)sizeof(T), PACKS = V == 8 ? 2 : 4;
     PG_SHARED(A, shared);
@@ -434,7 +445,7 @@ reduce_elements(const __grid_constant__ plan p, const settings s, const T *in, A
 }
 
 /* partials: (splits, outputs). */
-template <class A> __global__ void __launch_bounds__(BLOCK)
+template <class A> static __global__ void __launch_bounds__(BLOCK)
 join_splits(int64_t outputs, int splits, int lanes, const settings s, const A *partials) {
     PG_SHARED(A, shared);
     const int columns = BLOCK / lanes, lane = (int)threadIdx.x / columns;

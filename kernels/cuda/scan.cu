@@ -1,12 +1,12 @@
 /* scan.cu: running sums along the middle dimension of (outer, n, inner). Floats accumulate in double,
  * integers wrap.
  *
- * The n elements of a line are cut into chunks, as the shape alone decides. inner == 1: a block takes a chunk
- * of tiles, thread by thread ITEMS neighbours (packs of 16 bytes where all is aligned), and adds up over the
- * block by shuffles. inner > 1: neighbouring threads take neighbouring lines, each walking its chunk. Lines of
- * more than one chunk take three launches: the chunks' sums, their running sums, the scan that starts from
- * them. Bound by memory: one read and one write of each element, and a second read where there are several
- * chunks. */
+ * The n elements of a line are cut into chunks, as the shape alone decides. inner == 1 and lines that are not
+ * short: a block takes a chunk by tiles, thread by thread ITEMS neighbours (packs of 16 bytes where all is
+ * aligned), and adds up over the block by shuffles. Else neighbouring threads take neighbouring lines, each
+ * walking its chunk. Lines of more than one chunk take three launches: the chunks' sums, their running sums,
+ * the scan that starts from them. Bound by memory: one read and one write of each element, and a second read
+ * where there are several chunks. */
 #include "packs.h"
 
 enum { BLOCK = 256, ITEMS = 8, TILE = BLOCK * ITEMS, WARPS = BLOCK / 32, SHORTEST_LINE = 8192, SHORTEST_ACROSS = 64 };
@@ -50,7 +50,7 @@ template <class A> static __device__ __forceinline__ A sum_before(A mine, A *all
 
 /* inner == 1. Block b: chunk b % chunks of line b / chunks. sums (lines, chunks): what is before each chunk, or
  * NULL for a single chunk; with out NULL the chunks' own sums go there. */
-template <class T> __global__ void __launch_bounds__(BLOCK)
+template <class T> static __global__ void __launch_bounds__(BLOCK)
 scan_line(int64_t n, int64_t chunk, unsigned chunks, bool packs, const T *in, T *out, typename sum_of<T>::type *sums) {
     typedef typename sum_of<T>::type A;
     const int64_t line = blockIdx.x / chunks, first = blockIdx.x % chunks * chunk;
@@ -86,8 +86,8 @@ scan_line(int64_t n, int64_t chunk, unsigned chunks, bool packs, const T *in, T 
     if (!out && threadIdx.x == 0) sums[blockIdx.x] = before;
 }
 
-/* inner > 1. Thread u: line u % lines (outer, inner), chunk u / lines. sums (chunks, lines). */
-template <class T> __global__ void __launch_bounds__(BLOCK)
+/* Thread u: line u % lines (outer, inner), chunk u / lines. sums (chunks, lines). */
+template <class T> static __global__ void __launch_bounds__(BLOCK)
 scan_across(int64_t lines, int64_t n, int64_t inner, int64_t chunk, unsigned chunks, const T *in, T *out,
             typename sum_of<T>::type *sums) {
     typedef typename sum_of<T>::type A;
@@ -105,7 +105,7 @@ scan_across(int64_t lines, int64_t n, int64_t inner, int64_t chunk, unsigned chu
 }
 
 /* Each line's chunk sums become what is before each chunk; element k of line l at l * line_step + k * step. */
-template <class A> __global__ void __launch_bounds__(BLOCK)
+template <class A> static __global__ void __launch_bounds__(BLOCK)
 scan_sums(int64_t lines, unsigned chunks, int64_t line_step, int64_t step, A *sums) {
     const int64_t l = (int64_t)blockIdx.x * BLOCK + threadIdx.x;
     if (l >= lines) return;
@@ -123,8 +123,9 @@ static int scan(const pg_context *c, int64_t outer, int64_t n, int64_t inner, co
     typedef typename sum_of<T>::type A;
     const int64_t lines = outer * inner;
     /* chunks: one where lines alone occupy the device, else as many as do, none too short */
-    const int64_t wanted = inner == 1 ? 1024 / (lines < 1024 ? lines : 1024) : 65536 / (lines < 65536 ? lines : 65536);
-    const int64_t shortest = inner == 1 ? SHORTEST_LINE : SHORTEST_ACROSS;
+    const bool by_block = inner == 1 && n > SHORTEST_ACROSS;
+    const int64_t wanted = by_block ? 1024 / (lines < 1024 ? lines : 1024) : 65536 / (lines < 65536 ? lines : 65536);
+    const int64_t shortest = by_block ? SHORTEST_LINE : SHORTEST_ACROSS;
     int64_t chunk = (n + wanted - 1) / wanted;
     if (chunk < shortest) chunk = shortest;
     chunk = (chunk + ITEMS - 1) / ITEMS * ITEMS;
@@ -137,7 +138,7 @@ static int scan(const pg_context *c, int64_t outer, int64_t n, int64_t inner, co
     }
     for (int pass = chunks > 1 ? 0 : 1; pass < 2; pass++) {
         T *to = pass ? out : NULL;
-        if (inner == 1)
+        if (by_block)
             PG_LAUNCH((scan_line<T>), (unsigned)(lines * chunks), BLOCK, 0, c, n, chunk, chunks, packs,
                       in, to, sums);
         else
@@ -145,7 +146,7 @@ static int scan(const pg_context *c, int64_t outer, int64_t n, int64_t inner, co
                       to, sums);
         if (!pass)
             PG_LAUNCH((scan_sums<A>), blocks_for(lines, BLOCK), BLOCK, 0, c, lines, chunks,
-                      inner == 1 ? (int64_t)chunks : (int64_t)1, inner == 1 ? (int64_t)1 : lines, sums);
+                      by_block ? (int64_t)chunks : (int64_t)1, by_block ? (int64_t)1 : lines, sums);
     }
     return launched();
 }
