@@ -8,8 +8,8 @@
  * Tensor cores (float16, bfloat16; sizes up to 128 that are multiples of 8; rows 16-byte aligned), padded to 64 or 128 columns:
  *   forward   4 warps, 128 queries, 32 to a warp, against tiles of 64 keys (32 where padded to 128), keys and values of the next tile
  *             under way meanwhile. 55 KiB (70 KiB) of shared memory and up to 255 registers a thread: 2 blocks, 8 warps, on a
- *             multiprocessor. With 32 queries a warp each byte read from shared memory feeds 32 flops, so that a Hopper-class
- *             multiprocessor's 128 bytes a cycle allow 4,096 flops: the tensor cores' rate through mma.sync (about 2,600 of those)
+ *             multiprocessor. With 32 queries a warp each byte read from shared memory feeds 26 flops, so that a Hopper-class
+ *             multiprocessor's 128 bytes a cycle allow 3,300 flops: the tensor cores' rate through mma.sync (about 2,600 of those)
  *             and the 16 exponentials a cycle bound it: 4 * 64 flops each at size 64.
  *   backward  4 warps, 64 rows of their own, 16 to a warp: keys and values for dk and dv, queries for dq, against tiles of 64 (32) of
  *             the other side. Two kernels, so that nothing is added by atomics: 7 products where 5 would do, the price of the same
@@ -286,6 +286,10 @@ template <int HD> struct tensor_tiles {
     static constexpr size_t BACKWARD = (2 * OWN + 4 * OTHER) * LD * 2 + 4 * OTHER * sizeof(float);
 };
 
+/* A distance where only that it is large matters when it is. */
+enum { FAR = 1 << 29 };
+static __device__ __forceinline__ int near(int64_t x) { return (int)(x > FAR ? (int64_t)FAR : x < -FAR ? -(int64_t)FAR : x); }
+
 /* ROWS rows of `size` elements, `stride` apart, into shared memory (ROWS, LD); zeros past `rows` and past `size`. 128 threads. */
 template <class T, int HD, int ROWS> static __device__ __forceinline__ void fetch(T *to, const T *from, int64_t stride, int64_t rows,
                                                                                   int64_t size) {
@@ -334,7 +338,6 @@ template <class T, int HD, int ROWS> static __device__ __forceinline__ void stor
 template <class T, int HD> static __global__ void __launch_bounds__(128) tensor_forward(pg_attention a, int64_t items) {
     typedef tensor_tiles<HD> S;
     constexpr int LD = S::LD, BQ = S::QUERIES, BK = S::KEYS, M = 2, D = HD / 16;
-    constexpr bool HELD = HD == 64;   /* q stays in registers */
     PG_SHARED(T, shared);
     T *const sq = shared, *const sk = sq + BQ * LD, *const sv = sk + 2 * BK * LD;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4 * 2;
@@ -349,7 +352,6 @@ template <class T, int HD> static __global__ void __launch_bounds__(128) tensor_
         const T *mask = a.mask ? (const T *)a.mask + batch * a.mask_stride[0] + head * a.mask_stride[1] : NULL;
         const int64_t seen = a.causal && q0 + BQ < a.k_len ? q0 + BQ : a.k_len, steps = (seen + BK - 1) / BK;
         float out[M][HD / 8][4] = {}, top[M][2], total[M][2] = {};
-        uint32_t held[HELD ? M : 1][HELD ? D : 1][4];
         for (int m = 0; m < M; m++) top[m][0] = top[m][1] = -INFINITY;
         fetch<T, HD, BQ>(sq, place<T>(a.q, a.q_stride, batch, head, q0), a.q_stride[2], a.q_len - q0, a.size);
         if (steps > 0) {
@@ -368,13 +370,6 @@ template <class T, int HD> static __global__ void __launch_bounds__(128) tensor_
                 fetch<T, HD, BK>(sv + (step + 1) % 2 * (BK * LD), v + next * a.v_stride[2], a.v_stride[2], a.k_len - next, a.v_size);
             }
             copy_commit();
-            if constexpr (HELD) {
-                if (step == 0)
-#pragma unroll
-                    for (int m = 0; m < M; m++)
-#pragma unroll
-                        for (int d = 0; d < D; d++) load_a<LD>(held[m][d], sq + (warp * 32 + m * 16) * LD + d * 16);
-            }
             if (row0 >= a.q_len || (a.causal && k0 > row0 + 31)) continue;
 
             float s[M][BK / 8][4] = {};
@@ -382,10 +377,7 @@ template <class T, int HD> static __global__ void __launch_bounds__(128) tensor_
             for (int d = 0; d < D; d++) {
                 uint32_t q[M][4];
 #pragma unroll
-                for (int m = 0; m < M; m++) {
-                    if constexpr (HELD) for (int e = 0; e < 4; e++) q[m][e] = held[m][d][e];
-                    else load_a<LD>(q[m], sq + (warp * 32 + m * 16) * LD + d * 16);
-                }
+                for (int m = 0; m < M; m++) load_a<LD>(q[m], sq + (warp * 32 + m * 16) * LD + d * 16);
 #pragma unroll
                 for (int n = 0; n < BK / 16; n++) {
                     uint32_t b[4];
@@ -398,6 +390,7 @@ template <class T, int HD> static __global__ void __launch_bounds__(128) tensor_
                 }
             }
             const bool edge = k0 + BK > a.k_len || (a.causal && k0 + BK - 1 > row0);
+            const int keys_left = near(a.k_len - k0), ahead = a.causal ? near(row0 - k0) : FAR;   /* key n of row m is seen: n <= m + ahead */
             if (edge || mask) {
 #pragma unroll
                 for (int m = 0; m < M; m++)
@@ -405,10 +398,11 @@ template <class T, int HD> static __global__ void __launch_bounds__(128) tensor_
                     for (int n = 0; n < BK / 8; n++)
 #pragma unroll
                         for (int e = 0; e < 4; e++) {
-                            const int64_t i = row0 + m * 16 + g + e / 2 * 8, j = k0 + n * 8 + t + e % 2;
-                            if (j >= a.k_len || (a.causal && j > i)) s[m][n][e] = -INFINITY;
-                            else if (mask && i < a.q_len)
-                                s[m][n][e] = fmaf(s[m][n][e], scale, load_as<T>(mask[i * a.mask_stride[2] + j * a.mask_stride[3]]));
+                            const int row = m * 16 + g + e / 2 * 8, key = n * 8 + t + e % 2;
+                            if (key >= keys_left || key > row + ahead) s[m][n][e] = -INFINITY;
+                            else if (mask && row0 + row < a.q_len)
+                                s[m][n][e] = fmaf(s[m][n][e], scale, load_as<T>(mask[(row0 + row) * a.mask_stride[2] +
+                                                                                     (k0 + key) * a.mask_stride[3]]));
                         }
             }
 #pragma unroll
@@ -489,7 +483,6 @@ template <class T, int HD, bool KEYS> static __global__ void __launch_bounds__(1
                                                                                                     int64_t items) {
     typedef tensor_tiles<HD> S;
     constexpr int LD = S::LD, OWN = S::OWN, OTHER = S::OTHER, D = HD / 16;
-    constexpr bool HELD = HD == 64;   /* own rows stay in registers */
     PG_SHARED(T, shared);
     T *const x1 = shared, *const x2 = x1 + OWN * LD, *const y1 = x2 + OWN * LD, *const y2 = y1 + 2 * OTHER * LD;
     float *const of_other = reinterpret_cast<float *>(y2 + 2 * OTHER * LD);   /* KEYS: lse and delta of the queries, (2, 2, OTHER) */
@@ -529,7 +522,6 @@ template <class T, int HD, bool KEYS> static __global__ void __launch_bounds__(1
                     less[h] = delta[row];
                 }
         float grad1[HD / 8][4] = {}, grad2[KEYS ? HD / 8 : 1][4] = {};
-        uint32_t held1[HELD ? D : 1][4], held2[HELD ? D : 1][4];
         fetch<T, HD, OWN>(x1, place<T>(KEYS ? a.k : a.q, x1_stride, batch, head, own), x1_stride[2], own_n - own, a.size);
         fetch<T, HD, OWN>(x2, place<T>(KEYS ? a.v : a.grad_out, x2_stride, batch, head, own), x2_stride[2], own_n - own, a.v_size);
         if (steps > 0) load_other(0);
@@ -542,26 +534,14 @@ template <class T, int HD, bool KEYS> static __global__ void __launch_bounds__(1
             __syncthreads();   /* this tile is there, and nobody reads the one before */
             if (step + 1 < steps) load_other(step + 1);
             copy_commit();
-            if constexpr (HELD) {
-                if (step == 0)
-#pragma unroll
-                    for (int d = 0; d < D; d++) {
-                        load_a<LD>(held1[d], x1 + warp * 16 * LD + d * 16);
-                        load_a<LD>(held2[d], x2 + warp * 16 * LD + d * 16);
-                    }
-            }
             if (row0 >= own_n || (a.causal && (KEYS ? other + OTHER - 1 < row0 : other > row0 + 15))) continue;
 
             float s[OTHER / 8][4] = {}, p[OTHER / 8][4] = {};
 #pragma unroll
             for (int d = 0; d < D; d++) {
                 uint32_t a1[4], a2[4];
-                if constexpr (HELD) {
-                    for (int e = 0; e < 4; e++) a1[e] = held1[d][e], a2[e] = held2[d][e];
-                } else {
-                    load_a<LD>(a1, x1 + warp * 16 * LD + d * 16);
-                    load_a<LD>(a2, x2 + warp * 16 * LD + d * 16);
-                }
+                load_a<LD>(a1, x1 + warp * 16 * LD + d * 16);
+                load_a<LD>(a2, x2 + warp * 16 * LD + d * 16);
 #pragma unroll
                 for (int n = 0; n < OTHER / 16; n++) {
                     uint32_t b[4];
@@ -575,18 +555,21 @@ template <class T, int HD, bool KEYS> static __global__ void __launch_bounds__(1
             }
             /* s becomes the scores' gradient, p the weights that the values were multiplied by. */
             const T *mask = a.mask ? (const T *)a.mask + batch * a.mask_stride[0] + h * a.mask_stride[1] : NULL;
+            const int own_left = near(own_n - row0), other_left = near(other_n - other);
+            const int ahead = !a.causal ? FAR : KEYS ? near(other - row0) : near(row0 - other);   /* a key of a query: key <= query + ahead */
 #pragma unroll
             for (int n = 0; n < OTHER / 8; n++)
 #pragma unroll
                 for (int e = 0; e < 4; e++) {
-                    const int64_t mine = row0 + g + e / 2 * 8, theirs = other + n * 8 + t + e % 2;
-                    const int64_t i = KEYS ? theirs : mine, j = KEYS ? mine : theirs;
+                    const int mine = g + e / 2 * 8, theirs = n * 8 + t + e % 2;
+                    const auto i = [&] { return KEYS ? other + theirs : row0 + mine; };   /* the query, the key */
+                    const auto j = [&] { return KEYS ? row0 + mine : other + theirs; };
                     const float log_sum = KEYS ? of_other[buffer * 2 * OTHER + n * 8 + t + e % 2] : lse[e / 2];
                     const float minus = KEYS ? of_other[(buffer * 2 + 1) * OTHER + n * 8 + t + e % 2] : less[e / 2];
-                    const bool seen = i < a.q_len && j < a.k_len && !(a.causal && j > i);
-                    const float added = mask && seen ? load_as<T>(mask[i * a.mask_stride[2] + j * a.mask_stride[3]]) : 0.0f;
+                    const bool seen = mine < own_left && theirs < other_left && (KEYS ? mine <= theirs + ahead : theirs <= mine + ahead);
+                    const float added = mask && seen ? load_as<T>(mask[i() * a.mask_stride[2] + j() * a.mask_stride[3]]) : 0.0f;
                     const float w = seen ? fast_exp2((fmaf(s[n][e], scale, added) - log_sum) * LOG2E) : 0.0f;
-                    const float kept = a.dropout_p > 0 ? (dropped(drop, a, batch, h, i, j) ? 0.0f : (float)drop.keep) : 1.0f;
+                    const float kept = a.dropout_p > 0 ? (dropped(drop, a, batch, h, i(), j()) ? 0.0f : (float)drop.keep) : 1.0f;
                     s[n][e] = w * (p[n][e] * kept - minus);
                     p[n][e] = w * kept;
                 }

@@ -18,7 +18,7 @@ local function both(dtype, shapes, f)
     pg.manual_seed(3)
     local there, here = {}, {}
     for i, shape in ipairs(shapes) do
-        local x = pg.randn(shape):to(dtype)
+        local x = pg.randn(shape, { device = "cpu" }):to(dtype)
         here[i] = x:to(pg.float64):requires_grad_()
         there[i] = x:cuda():requires_grad_()
     end
