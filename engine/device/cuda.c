@@ -39,24 +39,33 @@ int pg_cuda_check(const pg_device *d, int status)
 
 /* ---- current device and stream ---- */
 
+static int start(const pg_device *d);
+
 int pg_cuda_current_device(void) { return here.device; }
+
+/* Without starting it. */
+static int find_known(pg_cuda **out, const char *name)
+{
+    const pg_device *d;
+    int status = pg_device_find_known(&d, name ? name : "cuda");
+    if (status < 0) return status;
+    if (d->host) return pg_fail("expected a CUDA device, got '%s'", d->name);
+    *out = pg_cuda_of(d);
+    return PG_OK;
+}
 
 int pg_cuda_set_device(const char *name)
 {
     pg_cuda *c;
-    int status = pg_cuda_find(&c, name);
+    int status = find_known(&c, name);
     if (status >= 0) here.device = c->device.index;
     return status;
 }
 
 int pg_cuda_find(pg_cuda **out, const char *name)
 {
-    const pg_device *d;
-    int status = pg_device_find(&d, name ? name : "cuda");
-    if (status < 0) return status;
-    if (d->host) return pg_fail("expected a CUDA device, got '%s'", d->name);
-    *out = pg_cuda_of(d);
-    return PG_OK;
+    int status = find_known(out, name);
+    return status < 0 ? status : start(&(*out)->device);
 }
 
 pg_stream *pg_stream_here(const pg_device *d)
@@ -72,7 +81,7 @@ void pg_stream_make_current(pg_stream *s) { here.stream[s->cuda->device.index] =
 static void *raw_allocate(const pg_device *d, size_t bytes)
 {
     void *memory;
-    int status = pg_cuda_api->allocate(d->index, bytes, &memory);
+    int status = pg_cuda_api->allocate(pg_cuda_ordinal(d), bytes, &memory);
     here.broken = status == PG_CUDA_FAILED;
     return status == PG_CUDA_OK ? memory : NULL;
 }
@@ -81,13 +90,13 @@ static void *raw_allocate(const pg_device *d, size_t bytes)
 static void raw_free(const pg_device *d, void *memory, size_t bytes)
 {
     (void)bytes;
-    pg_cuda_api->release(d->index, memory);
+    pg_cuda_api->release(pg_cuda_ordinal(d), memory);
 }
 
 static size_t available(const pg_device *d)
 {
     size_t free_bytes = 0, total = 0;
-    return pg_cuda_api->memory(d->index, &free_bytes, &total) == PG_CUDA_OK ? free_bytes : 0;
+    return pg_cuda_api->memory(pg_cuda_ordinal(d), &free_bytes, &total) == PG_CUDA_OK ? free_bytes : 0;
 }
 
 static const char *why(const pg_device *d)
@@ -109,7 +118,7 @@ int pg_cuda_complaint(pg_cuda *c)
     int64_t kind = __atomic_load_n(&c->complaint[0], __ATOMIC_ACQUIRE);
     if (__builtin_expect(kind == 0, 1)) return PG_OK;
     /* another stream's kernel may be at it: what it says is complete when it has run */
-    int status = pg_cuda_check(&c->device, pg_cuda_api->synchronize(c->device.index));
+    int status = pg_cuda_check(&c->device, pg_cuda_api->synchronize(c->ordinal));
     if (status < 0) return status;
     int64_t said[4];
     memcpy(said, c->complaint, sizeof said);
@@ -129,7 +138,7 @@ static int staging_open(pg_staging *g, const pg_cuda *c)
     void *memory;
     int status = pg_cuda_check(&c->device, pg_cuda_api->allocate_pinned(PG_STAGING_BLOCKS * BLOCK, &memory));
     for (int k = 0; k < PG_STAGING_BLOCKS && status >= 0; k++)
-        if (!g->event[k]) status = pg_cuda_check(&c->device, pg_cuda_api->event_new(c->device.index, false, &g->event[k]));
+        if (!g->event[k]) status = pg_cuda_check(&c->device, pg_cuda_api->event_new(c->ordinal, false, &g->event[k]));
     if (status >= 0) g->memory = memory;
     else if (memory) pg_cuda_api->release_pinned(memory);
     return status;
@@ -195,7 +204,7 @@ static int from_host(const pg_device *d, void *memory, const void *host, size_t 
 static int synchronize(const pg_device *d)
 {
     if (!quiet(d)) return pg_fail("%s cannot be waited for while a graph is captured", d->name);
-    int status = pg_cuda_check(d, pg_cuda_api->synchronize(d->index));
+    int status = pg_cuda_check(d, pg_cuda_api->synchronize(pg_cuda_ordinal(d)));
     return status < 0 ? status : pg_cuda_complaint(pg_cuda_of(d));
 }
 
@@ -269,7 +278,7 @@ static void begin(const pg_device *d, pg_context *context)
         h->open[h->depth - 1].stream = s;
         h->open[h->depth - 1].mark = h->n;
     }
-    pg_cuda_api->use(d->index);     /* where it fails, so does the launch */
+    pg_cuda_api->use(pg_cuda_ordinal(d));     /* where it fails, so does the launch */
     *context = (pg_context){
         .stream = s->handle, .threads = 1, .grain_limit = INT64_MAX, .op = pg_error_op(),
         .bad_index = pg_cuda_of(d)->complaint, .parallel = serial, .scratch = scratch, .constant = constant,
@@ -352,15 +361,21 @@ static const pg_cuda_library *open_library(void)
     return api;
 }
 
+static pg_allocator *pool_new(pg_cuda *c)
+{
+    pg_allocator *a = pg_allocator_new(&c->device, c->device.allocator);
+    const char *cache = getenv("PERIGEE_CUDA_CACHE");
+    if (a && cache && strcmp(cache, "0") == 0) pg_allocator_exact(a);
+    return a;
+}
+
 static int stream_init(pg_stream *s, pg_cuda *c, bool urgent, int number)
 {
     s->cuda = c;
     s->number = number;
     pthread_mutex_init(&s->staging.mutex, NULL);
-    int status = pg_cuda_check(&c->device, pg_cuda_api->stream_new(c->device.index, urgent, &s->handle));
-    if (status >= 0 && !(s->pool = pg_allocator_new(&c->device, c->device.allocator))) status = pg_out_of_memory(0);
-    const char *cache = getenv("PERIGEE_CUDA_CACHE");
-    if (status >= 0 && cache && strcmp(cache, "0") == 0) pg_allocator_exact(s->pool);
+    int status = pg_cuda_check(&c->device, pg_cuda_api->stream_new(c->ordinal, urgent, &s->handle));
+    if (status >= 0 && !s->pool && !(s->pool = pool_new(c))) status = pg_out_of_memory(0);
     return status;
 }
 
@@ -381,13 +396,31 @@ int pg_stream_open(pg_stream **out, pg_cuda *c, bool urgent)
     return status;
 }
 
+/* What costs a context on the device is done when the device is first asked for, not for all that there are. */
+static int start(const pg_device *d)
+{
+    pg_cuda *c = pg_cuda_of(d);
+    if (atomic_load_explicit(&c->started, memory_order_acquire)) return PG_OK;
+    int status = PG_OK;
+    pthread_mutex_lock(&c->mutex);
+    if (!atomic_load(&c->started)) {
+        void *complaint = NULL;
+        if (!c->complaint) status = pg_cuda_check(d, pg_cuda_api->allocate_pinned(4 * sizeof(int64_t), &complaint));
+        if (complaint) c->complaint = memset(complaint, 0, 4 * sizeof(int64_t));
+        if (status >= 0) status = stream_init(&c->main, c, false, 0);
+        if (status >= 0) atomic_store_explicit(&c->started, true, memory_order_release);
+    }
+    pthread_mutex_unlock(&c->mutex);
+    return status;
+}
+
 static bool passed(void *guard, bool wait);
 
 /* NULL where the device cannot be used; the reason is in why_not. */
-static pg_cuda *device_open(int index)
+static pg_cuda *device_open(int ordinal)
 {
     pg_cuda_properties p;
-    if (pg_cuda_api->properties(index, &p) != PG_CUDA_OK) {
+    if (pg_cuda_api->properties(ordinal, &p) != PG_CUDA_OK) {
         snprintf(why_not, sizeof why_not, "%s", pg_cuda_api->error());
         return NULL;
     }
@@ -402,28 +435,25 @@ static pg_cuda *device_open(int index)
         return NULL;
     }
     int at = atomic_load(&found_n);
+    c->ordinal = ordinal;
     snprintf(c->name, sizeof c->name, "cuda:%d", at);
     c->properties = p;
     c->device = (pg_device){
-        .type = "cuda", .index = index, .number = 1 + at, .name = c->name, .host = false,
+        .type = "cuda", .index = at, .number = 1 + at, .name = c->name, .host = false,
         .in_process = pg_cuda_api->emulated && !getenv("PERIGEE_CUDA_LATE"),
         .kernels = pg_cuda_api->kernels, .raw_allocate = raw_allocate, .raw_free = raw_free, .available = available,
         .to_host = to_host, .from_host = from_host, .context = begin, .context_end = end, .synchronize = synchronize,
-        .pool = pool, .quiet = quiet, .passed = passed, .why = why, .failure = failure,
+        .start = start, .pool = pool, .quiet = quiet, .passed = passed, .why = why, .failure = failure,
     };
     const char *blocking = getenv("PERIGEE_CUDA_BLOCKING");
     if (blocking && strcmp(blocking, "1") == 0) c->device.after = after;
     pthread_mutex_init(&c->mutex, NULL);
-    void *complaint = NULL;
-    bool ready = stream_init(&c->main, c, false, 0) >= 0 &&
-        pg_cuda_check(&c->device, pg_cuda_api->allocate_pinned(4 * sizeof(int64_t), &complaint)) >= 0;
-    if (!ready) {
-        snprintf(why_not, sizeof why_not, "%s", pg_last_error());
+    c->device.allocator = c->main.pool = pool_new(c);
+    if (!c->main.pool) {
+        snprintf(why_not, sizeof why_not, "out of memory");
         free(c);
         return NULL;
     }
-    c->complaint = memset(complaint, 0, 4 * sizeof(int64_t));
-    c->device.allocator = c->main.pool;
     return c;
 }
 
@@ -464,7 +494,7 @@ int pg_cuda_is_emulated(void) { return !pg_cuda_why_not() && pg_cuda_api->emulat
 int pg_cuda_device_properties(pg_cuda_device_info *out, const char *name)
 {
     pg_cuda *c;
-    int status = pg_cuda_find(&c, name);
+    int status = find_known(&c, name);
     if (status < 0) return status;
     const pg_cuda_properties *p = &c->properties;
     memset(out, 0, sizeof *out);
@@ -488,7 +518,7 @@ int pg_cuda_memory_info(double *free_bytes, double *total, const char *name)
     int status = pg_cuda_find(&c, name);
     if (status < 0) return status;
     size_t left = 0, all = 0;
-    status = pg_cuda_check(&c->device, pg_cuda_api->memory(c->device.index, &left, &all));
+    status = pg_cuda_check(&c->device, pg_cuda_api->memory(c->ordinal, &left, &all));
     *free_bytes = (double)left;
     *total = (double)all;
     return status;
@@ -577,7 +607,7 @@ void pg_stream_release(pg_allocator *from, void *memory, size_t got, pg_stream_u
         pg_stream *s = u->stream;
         free(u);
         void *event = NULL;
-        bool noted = g && pg_cuda_api->event_new(s->cuda->device.index, false, &event) == PG_CUDA_OK &&
+        bool noted = g && pg_cuda_api->event_new(s->cuda->ordinal, false, &event) == PG_CUDA_OK &&
             pg_cuda_api->event_record(event, s->handle) == PG_CUDA_OK;
         if (noted) {
             g->event[g->n++] = event;

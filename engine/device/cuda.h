@@ -45,6 +45,8 @@ struct pg_stream {
 enum { PG_STREAMS = 32 };                      /* for users, of each priority; handed out in turn */
 struct pg_cuda {
     pg_device device;
+    int ordinal;                               /* the runtime's number, which counts devices that are too old for us */
+    atomic_bool started;                       /* main and complaint are there: the device was asked for by name */
     char name[16];
     pg_cuda_properties properties;
     int64_t *complaint;                        /* pinned: what kernels report (pg_context.bad_index) */
@@ -58,6 +60,7 @@ struct pg_cuda {
 };
 
 static inline pg_cuda *pg_cuda_of(const pg_device *d) { return (pg_cuda *)(uintptr_t)d; }
+static inline int pg_cuda_ordinal(const pg_device *d) { return pg_cuda_of(d)->ordinal; }
 /* The status of a call of the library; sets the message. */
 int pg_cuda_check(const pg_device *d, int status);
 /* The calling thread's current stream. */

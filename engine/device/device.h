@@ -31,6 +31,7 @@ struct pg_device {
     void (*context_end)(const pg_device *d, pg_context *context);
     int (*synchronize)(const pg_device *d);
 
+    int (*start)(const pg_device *d);               /* called by whoever finds it by name; NULL: it is ready from the first */
     /* Of devices whose work is queued on streams; NULL on the cpu. */
     pg_allocator *(*pool)(const pg_device *d);      /* of the calling thread's current stream, or of the graph that it captures */
     bool (*quiet)(const pg_device *d);              /* memory may go back now: no graph is being captured */
@@ -47,6 +48,8 @@ const pg_device *pg_device_cpu(void);
 /* "cpu", "cuda", "cuda:1"; NULL name is this thread's default device. An unknown or absent device is an error that
  * lists those there are. */
 int pg_device_find(const pg_device **out, const char *name);
+/* The same for who only wants to know about it: it may not have been started. */
+int pg_device_find_known(const pg_device **out, const char *name);
 
 /* The k-th device that is known, NULL past the last. The cpu is device 0; the others are known once pg_device_find or
  * pg_device_count was asked for one of their type. */

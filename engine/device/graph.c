@@ -109,7 +109,7 @@ static void free_slabs(pg_graph *g, slab *s)
 static void destroy(pg_graph *g)
 {
     if (g->ready) {
-        pg_cuda_api->synchronize(g->cuda->device.index);
+        pg_cuda_api->synchronize(g->cuda->ordinal);
         pg_cuda_api->graph_free(g->ready);
     }
     if (g->ran) pg_cuda_api->event_free(g->ran);
@@ -162,7 +162,7 @@ int pg_graph_begin(pg_graph **out, const char *device)
     g->before = pg_stream_here(d);
     if (!c->recorder) status = pg_stream_open(&c->recorder, c, false);
     if (status >= 0 && !(g->pool = pg_allocator_new(d, d->allocator))) status = pg_out_of_memory(0);
-    if (status >= 0) status = pg_cuda_check(d, pg_cuda_api->event_new(d->index, false, &g->ran));
+    if (status >= 0) status = pg_cuda_check(d, pg_cuda_api->event_new(pg_cuda_ordinal(d), false, &g->ran));
     if (status >= 0) status = pg_cuda_check(d, pg_cuda_api->capture_begin(c->recorder->handle));
     if (status < 0) {
         atomic_store(&c->capturing, 0);

@@ -27,6 +27,12 @@ static size_t type_length(const char *name, long *index)
 
 int pg_device_find(const pg_device **out, const char *name)
 {
+    int status = pg_device_find_known(out, name);
+    return status < 0 || !(*out)->start ? status : (*out)->start(*out);
+}
+
+int pg_device_find_known(const pg_device **out, const char *name)
+{
     const char *problem = pg_cpu_problem();
     if (problem) return pg_fail("%s", problem);
     if (!pg_device_cpu()->allocator) return pg_out_of_memory(0);
@@ -66,7 +72,7 @@ int pg_set_default_device(const char *name)
 const char *pg_device_name(const char *name)
 {
     const pg_device *d;
-    return pg_device_find(&d, name) < 0 ? NULL : d->name;
+    return pg_device_find_known(&d, name) < 0 ? NULL : d->name;
 }
 
 const char *pg_get_default_device(void) { return default_device ? default_device->name : "cpu"; }

@@ -82,7 +82,7 @@ int pg_event_new(pg_event **out, const char *device, bool timed)
     if (!e) return pg_out_of_memory(sizeof *e);
     e->cuda = c;
     e->timed = timed;
-    status = pg_cuda_check(&c->device, pg_cuda_api->event_new(c->device.index, timed, &e->handle));
+    status = pg_cuda_check(&c->device, pg_cuda_api->event_new(c->ordinal, timed, &e->handle));
     if (status < 0) free(e);
     else *out = e;
     return status;

@@ -174,6 +174,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
     const device_lock lock(device_mutex);
     if (!known(stream)) return outcome(cudaErrorInvalidResourceHandle);
     if (capture_forbids()) return outcome(cudaErrorStreamCaptureUnsupported);
+    if (the(stream)->capture) return outcome(capture_invalidate(the(stream)->capture, cudaErrorStreamCaptureUnsupported));
     return outcome(stream_drain(stream));
 }
 cudaError_t cudaDeviceSynchronize(void) {
@@ -186,6 +187,7 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) {
     const device_lock lock(device_mutex);
     if (!known(stream)) return outcome(cudaErrorInvalidResourceHandle);
     if (capture_forbids()) return outcome(cudaErrorStreamCaptureUnsupported);
+    if (the(stream)->capture) return outcome(capture_invalidate(the(stream)->capture, cudaErrorStreamCaptureUnsupported));
     if (the(stream)->queue.empty()) return outcome(take_failure());
     step_any();
     return cudaErrorNotReady;
