@@ -56,6 +56,44 @@ on_cuda("spec/engine/cuda_graph_spec.lua", function()
             end)
         end
 
+        -- Embedding, attention with dropout, clipped gradients; in bfloat16 too.
+        local function train_gpt(captured, dtype)
+            pg.manual_seed(1)
+            local model = pg.models.gpt.GPT({
+                vocab_size = 50, block_size = 16, n_layer = 1, n_head = 2, n_embd = 32, dropout = 0.1,
+            }):cuda()
+            local opt = pg.optim.AdamW(model:parameters(), { lr = 0.01 })
+            local function step(x, y)
+                opt:zero_grad()
+                local loss
+                if dtype then
+                    loss = select(2, pg.autocast("cuda", { dtype = dtype }, function() return model(x, y) end))
+                else
+                    loss = select(2, model(x, y))
+                end
+                loss:backward()
+                local norm = nn.utils.clip_grad_norm_(model:parameters(), 0.5)
+                opt:step()
+                return loss:detach(), norm
+            end
+            if captured then step = pg.cuda.graph(step) end
+            local seen = {}
+            for _ = 1, 4 do
+                local x, y = pg.randint(0, 50, { 2, 16 }, { device = "cuda" }), pg.randint(0, 50, { 2, 16 },
+                    { device = "cuda" })
+                local loss, norm = step(x, y)
+                seen[#seen + 1], seen[#seen + 2] = loss:item(), norm:item()
+            end
+            return seen
+        end
+
+        it("trains a GPT as the function does, in float32 and in bfloat16", function()
+            local plain, low = train_gpt(false), train_gpt(false, pg.bfloat16)
+            assert.same(plain, train_gpt(true))
+            assert.same(low, train_gpt(true, pg.bfloat16))
+            assert.is_true(plain[1] ~= low[1])
+        end)
+
         it("takes new arguments, and keeps what it made to itself", function()
             local calls = 0
             local f = pg.cuda.graph(function(x, options)
