@@ -1,4 +1,5 @@
 local pg = require "perigee"
+local shell = require "spec.build.shell"
 
 local function refuses(f, message)
     local ok, err = pcall(f)
@@ -268,6 +269,27 @@ describe("custom functions", function()
         local function f(v) return Cube(v, 2) end
         assert.is_true(pg.autograd.gradcheck(f, x))
         assert.is_true(pg.autograd.gradgradcheck(f, x))
+    end)
+
+    it("keep their contexts when hooks of other tensors go", function()
+        -- in a process of its own: there the first hook and the first function get their first ids
+        local output = shell.must("luajit -e " .. shell.quote([[
+            package.path = "./lua/?.lua;./lua/?/init.lua;" .. package.path
+            local pg = require "perigee"
+            local Double = pg.autograd.Function("Double")
+            function Double.forward(_, x) return x * 2 end
+            function Double.backward(_, grad) return grad * 2 end
+            local kept, x = {}, pg.tensor({ 1 }, { requires_grad = true })
+            for k = 1, 20 do
+                pg.tensor({ k }, { requires_grad = true }):register_hook(print)
+                kept[k] = Double.apply(x)
+            end
+            collectgarbage()
+            pg.autograd.held()
+            for k = 1, 20 do kept[k]:sum():backward() end
+            print(x.grad:item())
+        ]]))
+        assert.equal("40\n", output)
     end)
 
     it("are plain functions where nothing requires a gradient", function()

@@ -541,7 +541,7 @@ local function apply(class, ...)
     local c_saved, n_saved = tensors_of(saved, class.name, "saved tensors")
     local c_outputs = ffi.new("pg_tensor *[?]", #results)
     for k, v in ipairs(results) do c_outputs[k - 1] = v end
-    next_function = next_function + 1
+    next_function = next_function - 1       -- ids of hooks are positive
     local id = next_function
     functions[id] = ctx
     local s = C.pg_custom_record(class.name, id, c_inputs, n_inputs, c_outputs, #results, c_saved, n_saved, flat,
