@@ -16,13 +16,16 @@ struct thread_copies {
 static thread_copies copies[THREADS_MAX];
 
 void async_copy_start(void *to, const void *from, int bytes, int taken, const char *file, int line) {
-    if (bytes != 4 && bytes != 8 && bytes != 16) fail(file, line, "an asynchronous copy of %d bytes: 4, 8 or 16 can be", bytes);
-    if (taken < 0 || taken > bytes || taken % 4) fail(file, line, "an asynchronous copy takes %d of %d bytes", taken, bytes);
+    if (bytes != 4 && bytes != 8 && bytes != 16)
+        fail(file, line, "an asynchronous copy of %d bytes: 4, 8 or 16 can be", bytes);
+    if (taken < 0 || taken > bytes || taken % 4)
+        fail(file, line, "an asynchronous copy takes %d of %d bytes", taken, bytes);
     if (((uintptr_t)to | (uintptr_t)from) & (uintptr_t)(bytes - 1)) {
         fail(file, line, "an asynchronous copy of %d bytes from %p to %p: not aligned", bytes, from, to);
     }
     thread_copies &mine = copies[current->linear];
-    if (mine.tail - mine.head == UNDER_WAY_MAX) fail(file, line, "more than %d asynchronous copies of a thread under way", UNDER_WAY_MAX);
+    if (mine.tail - mine.head == UNDER_WAY_MAX)
+        fail(file, line, "more than %d asynchronous copies of a thread under way", UNDER_WAY_MAX);
     mine.queue[mine.tail++ % UNDER_WAY_MAX] = {to, from, bytes, taken, mine.group};
     running()->copies++;
 }
@@ -41,7 +44,8 @@ bool async_copy_next(int keep, async_copy *copy) {
 }
 
 void async_copies_end(void) {
-    fail("its end", 0, "a thread ends with %d asynchronous copies that it never waited for", running()->copies);
+    fail("its end", 0, "a thread ends with %d asynchronous copies that it never waited for",
+         running()->copies);
 }
 
 void async_copies_reset(void) {

@@ -1,6 +1,7 @@
 /* barrier.cpp: __syncthreads and the named barriers.
  *
- * Strict where the hardware is lenient: all threads of the block come to the same line, and none has ended before.
+ * Strict where the hardware is lenient: all threads of the block come to the same line, and none has ended
+ * before.
  */
 #include "block.h"
 #include "sanitizer_hooks.h"
@@ -31,13 +32,15 @@ int barrier(int id, unsigned expected, int vote, barrier_result result, const ch
     if (id < 0 || id >= BARRIERS) fail(file, line, "barrier %d: there are 0 to %d", id, BARRIERS - 1);
     if (expected == 0) expected = block.size;
     if (expected == block.size && block.live != block.size) {
-        fail(file, line, "a barrier of the whole block, of which %u of %u threads have ended", block.size - block.live, block.size);
+        fail(file, line, "a barrier of the whole block, of which %u of %u threads have ended",
+             block.size - block.live, block.size);
     }
     if (b.arrived == 0) {
         b.file = file;
         b.line = line;
     } else if (id == 0 && !same_place(file, line, b.file, b.line)) {
-        fail(file, line, "threads of one block meet in two different barriers, the other at %s:%d", b.file, b.line);
+        fail(file, line, "threads of one block meet in two different barriers, the other at %s:%d", b.file,
+             b.line);
     }
     const unsigned generation = b.generation;
     b.any |= vote != 0;
@@ -57,12 +60,19 @@ int barrier(int id, unsigned expected, int vote, barrier_result result, const ch
         b.generation++;
     }
     acquire(order);
-    return result == BARRIER_OR ? b.last_any : result == BARRIER_AND ? b.last_all : result == BARRIER_COUNT ? b.last_count : 0;
+    switch (result) {
+    case BARRIER_OR: return b.last_any;
+    case BARRIER_AND: return b.last_all;
+    case BARRIER_COUNT: return b.last_count;
+    default: return 0;
+    }
 }
 
 void barrier_thread_ends(void) {
     const barrier_state &b = barriers[0];
-    if (b.arrived > 0) fail(b.file, b.line, "a thread ends while %u others wait in a barrier that it has not reached", b.arrived);
+    if (b.arrived > 0)
+        fail(b.file, b.line, "a thread ends while %u others wait in a barrier that it has not reached",
+             b.arrived);
 }
 
 }   // namespace on_cpu

@@ -1,7 +1,8 @@
 /* block.cpp: runs a grid: its blocks one after another, the threads of a block as fibers.
  *
- * A stack is taken lazily. The first fiber runs the block's threads in a loop, each to its end. When one of them must wait, its
- * stack stays as it is, and another fiber goes on with the loop. So a kernel that never waits is a plain loop on one stack.
+ * A stack is taken lazily. The first fiber runs the block's threads in a loop, each to its end. When one of
+ * them must wait, its stack stays as it is, and another fiber goes on with the loop. So a kernel that never
+ * waits is a plain loop on one stack.
  */
 #include "block.h"
 
@@ -51,7 +52,8 @@ enum { ORDERS_NOTHING = 1 };    /* a flag of __tsan_switch_to_fiber */
 static void go(void **save, void *load, block_thread *to) {
     void *fake_stack = nullptr;
     current = to;
-    if (__tsan_switch_to_fiber) __tsan_switch_to_fiber(to ? to->watched[block.turn].fiber : caller_tsan_fiber, ORDERS_NOTHING);
+    if (__tsan_switch_to_fiber)
+        __tsan_switch_to_fiber(to ? to->watched[block.turn].fiber : caller_tsan_fiber, ORDERS_NOTHING);
     if (__sanitizer_start_switch_fiber) {
         __sanitizer_start_switch_fiber(&fake_stack, to ? to->stack->low : caller_stack_bottom,
                                        to ? to->stack->bytes : caller_stack_bytes);
@@ -77,7 +79,8 @@ static void thread_loop(void);
 
 /* Leaves the running stack for: a thread that may go on, else one that has not started, else the caller. */
 static void leave(void **save, bool ended) {
-    const bool start_first = modes.order == ORDER_RANDOM && !ended && next < block.size && random_below(4) == 0;
+    const bool start_first =
+        modes.order == ORDER_RANDOM && !ended && next < block.size && random_below(4) == 0;
     if (!start_first) {
         if (block_thread *thread = next_ready()) return go(save, thread->stopped_at, thread);
     }
@@ -94,7 +97,8 @@ static void leave(void **save, bool ended) {
         return go(save, fiber_prepare(thread->stack, thread_loop), thread);
     }
     if (block.live == 0) return go(save, caller_stopped_at, nullptr);
-    fail(shape->file, shape->line, "deadlock: no thread of the block can go on (a barrier or a collective that some never reach)");
+    fail(shape->file, shape->line,
+         "deadlock: no thread of the block can go on (a barrier or a collective that some never reach)");
 }
 
 static void thread_loop(void) {
@@ -148,15 +152,16 @@ void fail(const char *file, int line, const char *format, ...) {
     const uint3 at = grid.block_index;
     if (current) {
         const uint3 i = current->index;
-        snprintf(where, sizeof where, "block (%u, %u, %u), thread (%u, %u, %u), ", at.x, at.y, at.z, i.x, i.y, i.z);
+        snprintf(where, sizeof where, "block (%u, %u, %u), thread (%u, %u, %u), ", at.x, at.y, at.z, i.x, i.y,
+                 i.z);
     }
     unsigned count = 0, first = 0;
     for (unsigned i = block.size; i-- > 0;) {
         if (threads[i].waits_in) count++, first = i;
     }
     if (count > 0) {
-        snprintf(waiting, sizeof waiting, "; %u of %u threads wait, thread %u in %s at %s:%d", count, block.size, first,
-                 threads[first].waits_in, threads[first].file, threads[first].line);
+        snprintf(waiting, sizeof waiting, "; %u of %u threads wait, thread %u in %s at %s:%d", count,
+                 block.size, first, threads[first].waits_in, threads[first].file, threads[first].line);
     }
     launch_failed("kernel %s: %s (%s%s:%d)%s", shape->name, what, where, file, line, waiting);
     failed = true;
@@ -199,7 +204,8 @@ static void prepare_threads(dim3 size) {
         }
         prepared = size;
     }
-    for (unsigned i = 0; i < block.size; i++) order[i] = (unsigned short)(modes.order == ORDER_REVERSE ? block.size - 1 - i : i);
+    for (unsigned i = 0; i < block.size; i++)
+        order[i] = (unsigned short)(modes.order == ORDER_REVERSE ? block.size - 1 - i : i);
     if (__tsan_create_fiber) {
         for (unsigned i = 0; i < block.size; i++) {
             for (watched_thread &w : threads[i].watched) {
@@ -210,7 +216,8 @@ static void prepare_threads(dim3 size) {
     }
 }
 
-/* The k-th block to run of n: in random order k times a step that has no factor in common with n, from a random start. */
+/* The k-th block to run of n: in random order k times a step that has no factor in common with n, from a
+ * random start. */
 struct block_order {
     unsigned long long n, step, start;
     explicit block_order(unsigned long long count) : n(count), step(1), start(0) {
@@ -228,7 +235,8 @@ struct block_order {
     }
     unsigned long long operator()(unsigned long long k) const {
         if (modes.order == ORDER_REVERSE) return n - 1 - k;
-        return modes.order == ORDER_RANDOM ? (unsigned long long)((start + (unsigned __int128)k * step) % n) : k;
+        return modes.order == ORDER_RANDOM ? (unsigned long long)((start + (unsigned __int128)k * step) % n)
+                                           : k;
     }
 };
 
@@ -251,7 +259,8 @@ void run_grid(const launch_shape &launch, void (*body)(void *arguments), void *a
     release(&grid_begins);
     for (unsigned long long k = 0; k < blocks && !failed; k++) {
         const unsigned long long b = which(k), layer = (unsigned long long)launch.grid.x * launch.grid.y;
-        grid.block_index = {(unsigned)(b % launch.grid.x), (unsigned)(b / launch.grid.x % launch.grid.y), (unsigned)(b / layer)};
+        grid.block_index = {(unsigned)(b % launch.grid.x), (unsigned)(b / launch.grid.x % launch.grid.y),
+                            (unsigned)(b / layer)};
         block.live = block.size;
         next = ready_head = ready_tail = 0;
         if (modes.order == ORDER_RANDOM) shuffle_order();

@@ -1,5 +1,5 @@
-/* block.h: the threads of the block that runs, and how one that must wait lets others go on. Used by barrier.cpp, warp.cpp and
- * async_copy.cpp; block.cpp has the scheduler.
+/* block.h: the threads of the block that runs, and how one that must wait lets others go on. Used by
+ * barrier.cpp, warp.cpp and async_copy.cpp; block.cpp has the scheduler.
  *
  * All of this is guarded by the device's lock (device.h): one block runs in the whole process.
  */
@@ -16,8 +16,8 @@ namespace on_cpu {
 
 enum { THREADS_MAX = 1024, WARP = 32, WARPS_MAX = THREADS_MAX / WARP };
 
-/* For the thread sanitizer a CUDA thread is one of its own, with a stack that no other uses. Blocks take turns with two of them, so
- * that nothing orders a block before the next one. */
+/* For the thread sanitizer a CUDA thread is one of its own, with a stack that no other uses. Blocks take
+ * turns with two of them, so that nothing orders a block before the next one. */
 struct watched_thread {
     void *fiber;
     fiber_stack *stack;
@@ -25,7 +25,7 @@ struct watched_thread {
 
 struct block_thread : thread_head {
     void *stopped_at;         /* stack pointer, while it waits */
-    fiber_stack *stack;       /* the one it runs on; several threads that never wait use one after the other */
+    fiber_stack *stack;       /* the one it runs on; threads that never wait share one */
     watched_thread watched[2];
     const char *waits_in;     /* what it waits in, where; NULL: it does not wait */
     const char *file;

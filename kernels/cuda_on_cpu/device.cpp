@@ -1,5 +1,5 @@
-/* device.cpp: the device's properties, and what a launch may ask of it. It says that it is a Hopper-class GPU, so that kernels take
- * the ways they would take there. */
+/* device.cpp: the device's properties, and what a launch may ask of it. It says that it is a Hopper-class
+ * GPU, so that kernels take the ways they would take there. */
 #include "device.h"
 
 #include <pthread.h>
@@ -28,7 +28,8 @@ static cudaError_t check_shape(const launch_shape &s) {
     if (threads == 0 || threads > 1024 || s.block.x > 1024 || s.block.y > 1024 || s.block.z > 64) {
         return cudaErrorInvalidConfiguration;
     }
-    if (s.grid.x == 0 || s.grid.y == 0 || s.grid.z == 0 || s.grid.x > 0x7fffffffu || s.grid.y > 65535 || s.grid.z > 65535) {
+    if (s.grid.x == 0 || s.grid.y == 0 || s.grid.z == 0 || s.grid.x > 0x7fffffffu || s.grid.y > 65535 ||
+        s.grid.z > 65535) {
         return cudaErrorInvalidConfiguration;
     }
     if (s.shared_bytes > SHARED_BYTES) {
@@ -82,7 +83,9 @@ cudaError_t cudaGetDeviceCount(int *count) {
     *count = modes.devices;
     return outcome(modes.devices > 0 ? cudaSuccess : cudaErrorNoDevice);
 }
-cudaError_t cudaGetDevice(int *device) { return *device = (int)(size_t)pthread_getspecific(device_key()), cudaSuccess; }
+cudaError_t cudaGetDevice(int *device) {
+    return *device = (int)(size_t)pthread_getspecific(device_key()), cudaSuccess;
+}
 cudaError_t cudaSetDevice(int device) {
     if (!is_device(device)) return outcome(cudaErrorInvalidDevice);
     pthread_setspecific(device_key(), (void *)(size_t)device);

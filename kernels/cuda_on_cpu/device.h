@@ -1,4 +1,5 @@
-/* device.h: the one lock. Whatever touches memory lists, streams, graphs or the block that runs holds it; a kernel runs under it. */
+/* device.h: the one lock. Whatever touches memory lists, streams, graphs or the block that runs holds it;
+ * a kernel runs under it. */
 #ifndef PG_ON_CPU_DEVICE_H
 #define PG_ON_CPU_DEVICE_H
 

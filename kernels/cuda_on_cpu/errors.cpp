@@ -13,7 +13,8 @@ namespace on_cpu {
 static char failure_text[1024];
 static bool failure_pending;
 
-/* A thread's last error is the value of its key: no thread_local, since those are the kernels' shared memory (shared.cpp). */
+/* A thread's last error is the value of its key: no thread_local, since those are the kernels' shared
+ * memory (shared.cpp). */
 static pthread_key_t last_error_key(void) {
     static pthread_key_t key;
     static const int made = pthread_key_create(&key, nullptr);
@@ -21,7 +22,9 @@ static pthread_key_t last_error_key(void) {
     return key;
 }
 static cudaError_t last_error(void) { return (cudaError_t)(size_t)pthread_getspecific(last_error_key()); }
-static void set_last_error(cudaError_t error) { pthread_setspecific(last_error_key(), (void *)(size_t)error); }
+static void set_last_error(cudaError_t error) {
+    pthread_setspecific(last_error_key(), (void *)(size_t)error);
+}
 
 static bool lost;
 
@@ -76,9 +79,11 @@ static const error_words words[] = {
     E(cudaErrorStreamCaptureUnmatched, "capture was not ended in the same stream as it began"),
     E(cudaErrorStreamCaptureUnjoined, "capturing stream has unjoined work"),
     E(cudaErrorStreamCaptureIsolation, "dependency created on uncaptured work in another stream"),
-    E(cudaErrorStreamCaptureImplicit, "operation would make the legacy stream depend on a capturing blocking stream"),
+    E(cudaErrorStreamCaptureImplicit,
+      "operation would make the legacy stream depend on a capturing blocking stream"),
     E(cudaErrorCapturedEvent, "operation not permitted on an event last recorded in a capturing stream"),
-    E(cudaErrorStreamCaptureWrongThread, "attempt to terminate a thread-local capture sequence from another thread"),
+    E(cudaErrorStreamCaptureWrongThread,
+      "attempt to terminate a thread-local capture sequence from another thread"),
     E(cudaErrorUnknown, "unknown error"),
 #undef E
 };

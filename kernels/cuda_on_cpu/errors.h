@@ -11,7 +11,8 @@ cudaError_t outcome(cudaError_t error);
 /* From now on the outcome of everything is that an illegal address was met. */
 void lose_device(void);
 
-/* A kernel's launch ended badly: the next call that waits, or the launch itself where it ran at once, gives cudaErrorLaunchFailure. */
+/* A kernel's launch ended badly: the next call that waits, or the launch itself where it ran at once,
+ * gives cudaErrorLaunchFailure. */
 void launch_failed(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* The failure that nobody has been told of, and forgets it: cudaSuccess or cudaErrorLaunchFailure. */

@@ -17,7 +17,9 @@ namespace on_cpu {
 /* ---- stacks ---- */
 
 /* Frames that a sanitizer instruments are several times as large. */
-static size_t stack_bytes(void) { return (__sanitizer_start_switch_fiber || __tsan_create_fiber ? 256 : 64) << 10; }
+static size_t stack_bytes(void) {
+    return (__sanitizer_start_switch_fiber || __tsan_create_fiber ? 256 : 64) << 10;
+}
 enum { STACKS = 2048 };
 
 static fiber_stack stacks[STACKS];
@@ -28,7 +30,8 @@ static int unused_count;
 static fiber_stack *stack_make(void) {
     if (made == STACKS) return nullptr;
     const size_t page = (size_t)sysconf(_SC_PAGESIZE), all = stack_bytes() + 2 * page;
-    char *memory = (char *)mmap(nullptr, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    char *memory = (char *)mmap(nullptr, all, PROT_READ | PROT_WRITE,
+                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) return nullptr;
     mprotect(memory, page, PROT_NONE);
     fiber_stack *stack = &stacks[made];
@@ -78,7 +81,7 @@ __asm__(".text\n"
 
 void *fiber_prepare(fiber_stack *stack, void (*entry)(void)) {
     void **sp = (void **)stack->top;
-    *--sp = nullptr;                     /* where entry would return to; it also aligns the stack as a call does */
+    *--sp = nullptr;       /* where entry would return to; it also aligns the stack as a call does */
     *--sp = (void *)entry;
     for (int i = 0; i < 6; i++) *--sp = nullptr;
     return sp;

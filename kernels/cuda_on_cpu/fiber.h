@@ -1,7 +1,7 @@
 /* fiber.h: stacks, and going from one to another.
  *
- * A fiber that does not run is the stack pointer it stopped at. Going over costs a few nanoseconds where the switch is written out
- * (x86-64, aarch64) and a system call elsewhere (ucontext).
+ * A fiber that does not run is the stack pointer it stopped at. Going over costs a few nanoseconds where the
+ * switch is written out (x86-64, aarch64) and a system call elsewhere (ucontext).
  */
 #ifndef PG_ON_CPU_FIBER_H
 #define PG_ON_CPU_FIBER_H

@@ -1,5 +1,5 @@
-/* graph.cpp: stream capture and graphs. A graph is the list of what was submitted, in that order, which is one of those that the
- * captured events allow; a replay goes through the list. */
+/* graph.cpp: stream capture and graphs. A graph is the list of what was submitted, in that order, which is
+ * one of those that the captured events allow; a replay goes through the list. */
 #include "graph.h"
 
 #include "device.h"
@@ -15,7 +15,9 @@ static pthread_key_t mode_key(void) {
     (void)made;
     return key;
 }
-static cudaStreamCaptureMode thread_mode(void) { return (cudaStreamCaptureMode)(size_t)pthread_getspecific(mode_key()); }
+static cudaStreamCaptureMode thread_mode(void) {
+    return (cudaStreamCaptureMode)(size_t)pthread_getspecific(mode_key());
+}
 
 cudaError_t capture_invalidate(CUgraph_st *capture, cudaError_t error) {
     capture->invalid = true;
@@ -29,7 +31,8 @@ bool capture_forbids(void) {
         CUgraph_st *c = s->capture;
         if (!c || c->mode == cudaStreamCaptureModeRelaxed) continue;
         const bool own = pthread_equal(c->thread, pthread_self());
-        const bool others = c->mode == cudaStreamCaptureModeGlobal && thread_mode() == cudaStreamCaptureModeGlobal;
+        const bool others =
+            c->mode == cudaStreamCaptureModeGlobal && thread_mode() == cudaStreamCaptureModeGlobal;
         if (own || others) {
             c->invalid = true;
             forbids = true;
@@ -45,7 +48,8 @@ cudaError_t capture_record(cudaStream_t stream, work &w) {
 }
 
 cudaError_t capture_join(cudaStream_t stream, CUgraph_st *capture) {
-    if (stream->capture && stream->capture != capture) return capture_invalidate(capture, cudaErrorStreamCaptureMerge);
+    if (stream->capture && stream->capture != capture)
+        return capture_invalidate(capture, cudaErrorStreamCaptureMerge);
     if (!stream->queue.empty()) {
         /* What is queued comes before the capture and stays outside of it. */
         const cudaError_t error = stream_drain(stream);
@@ -83,7 +87,8 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph) {
     *graph = nullptr;
     CUgraph_st *capture = stream ? stream->capture : nullptr;
     if (!capture) return outcome(cudaErrorInvalidValue);
-    if (capture->origin != stream) return outcome(capture_invalidate(capture, cudaErrorStreamCaptureUnmatched));
+    if (capture->origin != stream)
+        return outcome(capture_invalidate(capture, cudaErrorStreamCaptureUnmatched));
     if (capture->mode != cudaStreamCaptureModeRelaxed && !pthread_equal(capture->thread, pthread_self())) {
         return outcome(cudaErrorStreamCaptureWrongThread);
     }

@@ -1,5 +1,6 @@
-/* memory.cpp: cudaMalloc and its relatives. Every allocation is one of the C library's, so that the sanitizers know its exact bounds;
- * in the guarded mode it is pages of its own, which nobody may touch while neither kernel nor copy runs. */
+/* memory.cpp: cudaMalloc and its relatives. Every allocation is one of the C library's, so that the
+ * sanitizers know its exact bounds; in the guarded mode it is pages of its own, which nobody may touch
+ * while neither kernel nor copy runs. */
 #include "memory.h"
 
 #include <stdint.h>
@@ -28,7 +29,8 @@ static size_t whole_pages(size_t bytes) {
 }
 static void protect(int protection) {
     for (const auto &a : allocations) {
-        if (a.second.kind == MEMORY_DEVICE) mprotect((void *)a.first, whole_pages(a.second.bytes), protection);
+        if (a.second.kind == MEMORY_DEVICE)
+            mprotect((void *)a.first, whole_pages(a.second.bytes), protection);
     }
 }
 memory_open::memory_open() {
@@ -43,7 +45,8 @@ static bool in_pages(memory_kind kind) { return modes.guard && kind == MEMORY_DE
 static cudaError_t allocate(void **result, size_t bytes, memory_kind kind) {
     *result = nullptr;
     if (bytes == 0) return cudaSuccess;
-    if (kind == MEMORY_DEVICE && (bytes > modes.memory || device_bytes > modes.memory - bytes)) return cudaErrorMemoryAllocation;
+    if (kind == MEMORY_DEVICE && (bytes > modes.memory || device_bytes > modes.memory - bytes))
+        return cudaErrorMemoryAllocation;
     void *p = nullptr;
     if (in_pages(kind)) {
         p = mmap(nullptr, whole_pages(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -123,7 +126,8 @@ static cudaError_t check_copy(void *to, const void *from, size_t bytes, cudaMemc
     return to_device == wants_to && from_device == wants_from ? cudaSuccess : cudaErrorInvalidValue;
 }
 
-static cudaError_t copy_on(cudaStream_t stream, void *to, const void *from, size_t bytes, cudaMemcpyKind kind) {
+static cudaError_t copy_on(cudaStream_t stream, void *to, const void *from, size_t bytes,
+                           cudaMemcpyKind kind) {
     if (bytes == 0) return cudaSuccess;
     const cudaError_t error = check_copy(to, from, bytes, kind);
     if (error != cudaSuccess) return error;
@@ -131,7 +135,8 @@ static cudaError_t copy_on(cudaStream_t stream, void *to, const void *from, size
     const cudaError_t submitted = stream_submit(stream, copy);
     /* Into pageable memory the call itself waits, as the driver's does. */
     bool bad = false;
-    if (submitted == cudaSuccess && !stream_capturing(stream) && memory_kind_of(to, bytes, &bad) == MEMORY_PAGEABLE) {
+    if (submitted == cudaSuccess && !stream_capturing(stream) &&
+        memory_kind_of(to, bytes, &bad) == MEMORY_PAGEABLE) {
         return stream_drain(stream);
     }
     return submitted;
@@ -186,7 +191,8 @@ cudaError_t cudaHostGetDevicePointer(void **device, void *host, unsigned) {
     *device = host;
     return cudaSuccess;
 }
-cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t stream) {
     const device_lock lock(device_mutex);
     return outcome(copy_on(stream, to, from, bytes, kind));
 }

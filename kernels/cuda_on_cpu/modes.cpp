@@ -38,7 +38,8 @@ static modes_state read_modes(void) {
         m.late = true;
         seed_from("PERIGEE_CUDA_LATE");
     }
-    if (asked("PERIGEE_CUDA_MEMORY")) m.memory = (size_t)strtoull(getenv("PERIGEE_CUDA_MEMORY"), nullptr, 10) << 20;
+    if (asked("PERIGEE_CUDA_MEMORY"))
+        m.memory = (size_t)strtoull(getenv("PERIGEE_CUDA_MEMORY"), nullptr, 10) << 20;
     m.devices = asked("PERIGEE_CUDA_DEVICES") ? atoi(getenv("PERIGEE_CUDA_DEVICES")) : 1;
     if (asked("PERIGEE_CUDA_REFUSE")) m.refuse = strtoull(getenv("PERIGEE_CUDA_REFUSE"), nullptr, 10);
     if (asked("PERIGEE_CUDA_LOSE")) m.lose = strtoull(getenv("PERIGEE_CUDA_LOSE"), nullptr, 10);

@@ -9,13 +9,13 @@ namespace on_cpu {
 enum order_mode { ORDER_FORWARD, ORDER_REVERSE, ORDER_RANDOM };
 struct modes_state {
     order_mode order;    /* in which threads and blocks run: PERIGEE_CUDA_ORDER */
-    bool poison;         /* shared memory is NaN before each block, fresh device memory too: PERIGEE_CUDA_POISON */
+    bool poison;         /* fresh device memory and each block's shared memory is NaN: PERIGEE_CUDA_POISON */
     bool late;           /* streams run late, in any order that events allow: PERIGEE_CUDA_LATE */
     bool guard;          /* the host cannot touch device memory: PERIGEE_CUDA_GUARD */
     size_t memory;       /* how much memory the device has, in bytes: PERIGEE_CUDA_MEMORY, in MiB */
     int devices;         /* how many there are: PERIGEE_CUDA_DEVICES */
-    unsigned long long refuse, lose;   /* the launch that is refused, or with which the device is lost, counted from 1; 0: none:
-                                          PERIGEE_CUDA_REFUSE, PERIGEE_CUDA_LOSE */
+    unsigned long long refuse, lose; /* the launch that is refused, or with which the device is lost, counted
+                                        from 1; 0: none: PERIGEE_CUDA_REFUSE, PERIGEE_CUDA_LOSE */
 };
 extern const modes_state modes;
 

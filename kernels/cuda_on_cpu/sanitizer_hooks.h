@@ -1,5 +1,5 @@
-/* sanitizer_hooks.h: the sanitizers' own functions, null where the library is built without them. The emulator's files are never
- * instrumented themselves; the kernels and the device library are. */
+/* sanitizer_hooks.h: the sanitizers' own functions, null where the library is built without them. The
+ * emulator's files are never instrumented themselves; the kernels and the device library are. */
 #ifndef PG_ON_CPU_SANITIZER_HOOKS_H
 #define PG_ON_CPU_SANITIZER_HOOKS_H
 
@@ -15,8 +15,10 @@ __attribute__((weak)) void __tsan_acquire(void *address);
 __attribute__((weak)) void __tsan_release(void *address);
 __attribute__((weak)) void __tsan_java_init(unsigned long heap, unsigned long bytes);
 __attribute__((weak)) void __tsan_java_alloc(unsigned long p, unsigned long bytes);
-__attribute__((weak)) void __sanitizer_start_switch_fiber(void **fake_stack, const void *bottom, size_t bytes);
-__attribute__((weak)) void __sanitizer_finish_switch_fiber(void *fake_stack, const void **bottom, size_t *bytes);
+__attribute__((weak)) void __sanitizer_start_switch_fiber(void **fake_stack, const void *bottom,
+                                                          size_t bytes);
+__attribute__((weak)) void __sanitizer_finish_switch_fiber(void *fake_stack, const void **bottom,
+                                                           size_t *bytes);
 __attribute__((weak)) void __asan_unpoison_memory_region(const volatile void *p, size_t bytes);
 }
 
@@ -30,8 +32,9 @@ static inline void release(void *p) {
     if (__tsan_release) __tsan_release(p);
 }
 
-/* What was done so far to [p, p + bytes) does not count: this memory is another block's now. It is what a collected heap tells the
- * thread sanitizer of memory that it gives out again; the "heap" here is all there is. */
+/* What was done so far to [p, p + bytes) does not count: this memory is another block's now. It is what a
+ * collected heap tells the thread sanitizer of memory that it gives out again; the "heap" here is all
+ * there is. */
 static inline void forget_accesses(void *p, size_t bytes) {
     if (!__tsan_java_alloc || bytes == 0) return;
     static bool told;

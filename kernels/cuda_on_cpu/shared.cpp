@@ -1,8 +1,8 @@
 /* shared.cpp: see shared.h.
  *
- * A kernel's __shared__ variables are the library's uninitialised thread_locals (thread.h), which the linker lays into one piece
- * behind the initialised ones: poisoning a block's shared memory is filling that piece. So a thread_local that is not a kernel's
- * must be none here, or have an initialiser that is not zero.
+ * A kernel's __shared__ variables are the library's uninitialised thread_locals (thread.h), which the linker
+ * lays into one piece behind the initialised ones: poisoning a block's shared memory is filling that piece.
+ * So a thread_local that is not a kernel's must be none here, or have an initialiser that is not zero.
  */
 #include "shared.h"
 

@@ -1,7 +1,7 @@
 /* stream.cpp: streams and events.
  *
- * Usually work runs as soon as it is submitted, so queues are empty. In the late mode nothing runs before somebody waits, and then
- * the streams take turns at random: what events do not order comes in any order.
+ * Usually work runs as soon as it is submitted, so queues are empty. In the late mode nothing runs before
+ * somebody waits, and then the streams take turns at random: what events do not order comes in any order.
  */
 #include "stream.h"
 
@@ -159,8 +159,12 @@ cudaError_t cudaStreamCreateWithPriority(cudaStream_t *stream, unsigned flags, i
     streams.push_back(*stream);
     return cudaSuccess;
 }
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags) { return cudaStreamCreateWithPriority(stream, flags, 0); }
-cudaError_t cudaStreamCreate(cudaStream_t *stream) { return cudaStreamCreateWithPriority(stream, cudaStreamDefault, 0); }
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags) {
+    return cudaStreamCreateWithPriority(stream, flags, 0);
+}
+cudaError_t cudaStreamCreate(cudaStream_t *stream) {
+    return cudaStreamCreateWithPriority(stream, cudaStreamDefault, 0);
+}
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
     const device_lock lock(device_mutex);
@@ -174,7 +178,8 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
     const device_lock lock(device_mutex);
     if (!known(stream)) return outcome(cudaErrorInvalidResourceHandle);
     if (capture_forbids()) return outcome(cudaErrorStreamCaptureUnsupported);
-    if (the(stream)->capture) return outcome(capture_invalidate(the(stream)->capture, cudaErrorStreamCaptureUnsupported));
+    if (the(stream)->capture)
+        return outcome(capture_invalidate(the(stream)->capture, cudaErrorStreamCaptureUnsupported));
     return outcome(stream_drain(stream));
 }
 cudaError_t cudaDeviceSynchronize(void) {
@@ -187,7 +192,8 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) {
     const device_lock lock(device_mutex);
     if (!known(stream)) return outcome(cudaErrorInvalidResourceHandle);
     if (capture_forbids()) return outcome(cudaErrorStreamCaptureUnsupported);
-    if (the(stream)->capture) return outcome(capture_invalidate(the(stream)->capture, cudaErrorStreamCaptureUnsupported));
+    if (the(stream)->capture)
+        return outcome(capture_invalidate(the(stream)->capture, cudaErrorStreamCaptureUnsupported));
     if (the(stream)->queue.empty()) return outcome(take_failure());
     step_any();
     return cudaErrorNotReady;
@@ -225,7 +231,9 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
     if (event->capture) return outcome(capture_join(the(stream), event->capture));
     if (the(stream)->capture) {
         /* What was recorded outside a capture is no part of it. */
-        return outcome(event->recorded ? capture_invalidate(the(stream)->capture, cudaErrorStreamCaptureIsolation) : cudaSuccess);
+        return outcome(event->recorded
+                           ? capture_invalidate(the(stream)->capture, cudaErrorStreamCaptureIsolation)
+                           : cudaSuccess);
     }
     if (event->reached()) return cudaSuccess;
     wait_work w(event->progress, event->recorded);

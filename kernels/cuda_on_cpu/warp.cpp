@@ -1,7 +1,7 @@
 /* warp.cpp: where the lanes of a warp meet. See include/on_cpu/warp.h.
  *
- * A meeting is known by its warp and its mask: parts of a warp can each have one, and lanes that are ahead can already wait for
- * the whole warp.
+ * A meeting is known by its warp and its mask: parts of a warp can each have one, and lanes that are ahead
+ * can already wait for the whole warp.
  */
 #include "include/on_cpu/warp.h"
 
@@ -38,10 +38,12 @@ void warps_reset(void) {
     }
 }
 
-void collective(const warp_operation &operation, unsigned mask, const lane_call &mine, const char *file, int line) {
+void collective(const warp_operation &operation, unsigned mask, const lane_call &mine, const char *file,
+                int line) {
     const unsigned linear = current->linear, warp = linear / WARP, lane = linear % WARP;
     if (warp == block.size / WARP && block.size % WARP != 0) mask &= (1u << block.size % WARP) - 1;
-    if (!(mask >> lane & 1)) fail(file, line, "%s: lane %u is not in its own mask %08x", operation.name, lane, mask);
+    if (!(mask >> lane & 1))
+        fail(file, line, "%s: lane %u is not in its own mask %08x", operation.name, lane, mask);
     warp_meetings &all = warps[warp];
     meeting &m = meeting_of(all, mask);
     const unsigned place = 1u << (&m - all.meetings);
@@ -51,7 +53,8 @@ void collective(const warp_operation &operation, unsigned mask, const lane_call 
         m.call.file = file;
         m.call.line = line;
     } else if (m.operation != &operation || !same_place(file, line, m.call.file, m.call.line)) {
-        fail(file, line, "lanes of one warp meet in different collectives with mask %08x: %s here, %s at %s:%d", mask,
+        fail(file, line,
+             "lanes of one warp meet in different collectives with mask %08x: %s here, %s at %s:%d", mask,
              operation.name, m.operation->name, m.call.file, m.call.line);
     }
     m.call.lanes[lane] = &mine;
@@ -66,7 +69,8 @@ void collective(const warp_operation &operation, unsigned mask, const lane_call 
         m.arrived = 0;
         all.open &= ~place;
         m.generation++;
-        for (unsigned rest = mask & ~(1u << lane); rest; rest &= rest - 1) wake(warp * WARP + (unsigned)__builtin_ctz(rest));
+        for (unsigned rest = mask & ~(1u << lane); rest; rest &= rest - 1)
+            wake(warp * WARP + (unsigned)__builtin_ctz(rest));
     }
     if (operation.orders_memory) acquire(order);
 }

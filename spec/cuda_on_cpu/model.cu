@@ -1,4 +1,5 @@
-/* model.cu: what CUDA promises a kernel and its host, one case a promise: prints "NAME right", or "NAME wrong: LINE". */
+/* model.cu: what CUDA promises a kernel and its host, one case a promise: prints "NAME right", or "NAME
+ * wrong: LINE". */
 #include <cuda_runtime.h>
 
 #include <cuda_on_cpu.h>
@@ -45,8 +46,8 @@ static void run_indices(void) {
 
 static __global__ void votes(int *out) {
     const int i = (int)threadIdx.x;
-    out[i] = __syncthreads_or(i == 70) + 2 * __syncthreads_or(0) + 4 * __syncthreads_and(i < 100) + 8 * __syncthreads_and(i < 99)
-        + 16 * __syncthreads_count(i % 3 == 0);
+    out[i] = __syncthreads_or(i == 70) + 2 * __syncthreads_or(0) + 4 * __syncthreads_and(i < 100) +
+             8 * __syncthreads_and(i < 99) + 16 * __syncthreads_count(i % 3 == 0);
 }
 static void run_votes(void) {
     PG_LAUNCH(votes, 1, 100, 0, context, device);
@@ -126,7 +127,8 @@ static void run_warp_votes(void) {
     fetch();
     for (int lane = 0; lane < 32; lane++) {
         const bool low = lane < 16;
-        const int want[] = {0x11111111, low ? 0x1111 : 0x11110000, low, low, 496 - 40 * 32, -9, 0, 0xffff, 0, (int)0xffff0000};
+        const int want[] = {0x11111111, low ? 0x1111 : 0x11110000, low, low, 496 - 40 * 32, -9, 0, 0xffff, 0,
+                            (int)0xffff0000};
         for (int k = 0; k < 10; k++) EXPECT(host[k * 32 + lane] == want[k]);
     }
 }
@@ -202,7 +204,8 @@ static void run_shared(void) {
     EXPECT(cudaFree(in) == cudaSuccess);
 }
 
-/* Two groups under way: the older lands first; nothing before its wait; 4 of 16 bytes taken, the rest zeros. */
+/* Two groups under way: the older lands first; nothing before its wait; 4 of 16 bytes taken, the rest
+ * zeros. */
 static __global__ void async_copies(int *out, const int *in) {
     __shared__ __align__(16) int s[3][4];
     const int mark = -7;
@@ -237,7 +240,7 @@ static __global__ void by_value(int *out, many m, double scale, const int *nothi
 static void run_arguments(void) {
     many m;
     for (int i = 0; i < 900; i++) m.values[i] = i;
-    PG_LAUNCH(by_value, 1, 900, 0, context, device, m, 2, nullptr);   /* int to double, nullptr to a pointer: as <<<>>> does */
+    PG_LAUNCH(by_value, 1, 900, 0, context, device, m, 2, nullptr);   /* converted to double, to a pointer */
     m.values[0] = 1 << 20;                                            /* the launch has its copy */
     fetch();
     for (int i = 0; i < 900; i++) EXPECT(host[i] == 2 * i + 1 + (i + 1) % 900);
@@ -246,9 +249,13 @@ static void run_arguments(void) {
 static __global__ void nothing(void) {}
 static void run_limits(void) {
     const struct { dim3 grid, block; size_t shared; cudaError_t want; } shapes[] = {
-        {1, 1024, 0, cudaSuccess}, {1, 1025, 0, cudaErrorInvalidConfiguration}, {0, 1, 0, cudaErrorInvalidConfiguration},
-        {1, 0, 0, cudaErrorInvalidConfiguration}, {1, dim3(1, 1, 65), 0, cudaErrorInvalidConfiguration},
-        {dim3(1, 65536), 1, 0, cudaErrorInvalidConfiguration}, {1, 1, 48 << 10, cudaSuccess},
+        {1, 1024, 0, cudaSuccess},
+        {1, 1025, 0, cudaErrorInvalidConfiguration},
+        {0, 1, 0, cudaErrorInvalidConfiguration},
+        {1, 0, 0, cudaErrorInvalidConfiguration},
+        {1, dim3(1, 1, 65), 0, cudaErrorInvalidConfiguration},
+        {dim3(1, 65536), 1, 0, cudaErrorInvalidConfiguration},
+        {1, 1, 48 << 10, cudaSuccess},
         {1, 1, (48 << 10) + 1, cudaErrorInvalidValue},
     };
     for (const auto &s : shapes) {
@@ -257,7 +264,8 @@ static void run_limits(void) {
         EXPECT(cudaGetLastError() == s.want);
         EXPECT(cudaGetLastError() == cudaSuccess);
     }
-    EXPECT(cudaFuncSetAttribute(nothing, cudaFuncAttributeMaxDynamicSharedMemorySize, 1 << 20) == cudaErrorInvalidValue);
+    EXPECT(cudaFuncSetAttribute(nothing, cudaFuncAttributeMaxDynamicSharedMemorySize, 1 << 20) ==
+           cudaErrorInvalidValue);
     cudaGetLastError();
 }
 
@@ -271,7 +279,8 @@ static void run_after_failure(void) {
         cudaError_t error = cudaGetLastError();
         if (error == cudaSuccess) error = cudaStreamSynchronize(stream);
         EXPECT(error == cudaErrorLaunchFailure);
-        EXPECT(strstr(cudaGetErrorString(error), "kernel skips_barrier") && strstr(cudaGetErrorString(error), "model.cu"));
+        EXPECT(strstr(cudaGetErrorString(error), "kernel skips_barrier") &&
+               strstr(cudaGetErrorString(error), "model.cu"));
         cudaGetLastError();
         run_votes();
         run_shuffles();
@@ -294,7 +303,8 @@ static void run_memory(void) {
     EXPECT(cudaFree(pinned) == cudaErrorInvalidValue);
     EXPECT(cudaMemsetAsync(pinned, 1, 4097, stream) == cudaErrorInvalidValue);
     EXPECT(cudaMemcpy(p, host, sizeof host, (cudaMemcpyKind)9) == cudaErrorInvalidMemcpyDirection);
-    EXPECT(cudaFreeHost(pinned) == cudaSuccess && cudaFree(p) == cudaSuccess && cudaFree(nullptr) == cudaSuccess);
+    EXPECT(cudaFreeHost(pinned) == cudaSuccess && cudaFree(p) == cudaSuccess &&
+           cudaFree(nullptr) == cudaSuccess);
     EXPECT(cudaFree(p) == cudaErrorInvalidValue);
     cudaGetLastError();
 }
@@ -318,12 +328,14 @@ static void run_events(void) {
         PG_LAUNCH(append, 1, 1, 0, &there, device, i + 1);
         EXPECT(cudaEventRecord(b, other) == cudaSuccess && cudaStreamWaitEvent(stream, b, 0) == cudaSuccess);
     }
-    EXPECT(cudaEventSynchronize(b) == cudaSuccess && cudaEventQuery(b) == cudaSuccess && cudaStreamQuery(other) == cudaSuccess);
+    EXPECT(cudaEventSynchronize(b) == cudaSuccess && cudaEventQuery(b) == cudaSuccess &&
+           cudaStreamQuery(other) == cudaSuccess);
     EXPECT(cudaEventElapsedTime(&ms, a, b) == cudaSuccess && ms >= 0);
     fetch();
     EXPECT(host[0] == 40);
     for (int i = 0; i < 40; i++) EXPECT(host[1 + i] == i);
-    EXPECT(cudaEventDestroy(a) == cudaSuccess && cudaEventDestroy(b) == cudaSuccess && cudaStreamDestroy(other) == cudaSuccess);
+    EXPECT(cudaEventDestroy(a) == cudaSuccess && cudaEventDestroy(b) == cudaSuccess &&
+           cudaStreamDestroy(other) == cudaSuccess);
     EXPECT(cudaStreamSynchronize(other) == cudaErrorInvalidResourceHandle);
     cudaGetLastError();
 }
@@ -375,16 +387,19 @@ static void run_graph(void) {
     launcher there = {other};
     EXPECT(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal) == cudaSuccess);
     PG_LAUNCH(append, 1, 1, 0, context, device, 1);
-    EXPECT(cudaEventRecord(fork, stream) == cudaSuccess && cudaStreamWaitEvent(other, fork, 0) == cudaSuccess);
+    EXPECT(cudaEventRecord(fork, stream) == cudaSuccess &&
+           cudaStreamWaitEvent(other, fork, 0) == cudaSuccess);
     EXPECT(cudaStreamIsCapturing(other, &status) == cudaSuccess && status == cudaStreamCaptureStatusActive);
     PG_LAUNCH(append, 1, 1, 0, &there, device, 2);
-    EXPECT(cudaEventRecord(join, other) == cudaSuccess && cudaStreamWaitEvent(stream, join, 0) == cudaSuccess);
+    EXPECT(cudaEventRecord(join, other) == cudaSuccess &&
+           cudaStreamWaitEvent(stream, join, 0) == cudaSuccess);
     PG_LAUNCH(append, 1, 1, 0, context, device, 3);
     EXPECT(cudaStreamEndCapture(stream, &graph) == cudaSuccess);
     EXPECT(cudaStreamIsCapturing(other, &status) == cudaSuccess && status == cudaStreamCaptureStatusNone);
     fetch();
     EXPECT(host[0] == 0);                                /* captured, not run */
-    EXPECT(cudaGraphInstantiate(&executable, graph, 0) == cudaSuccess && cudaGraphDestroy(graph) == cudaSuccess);
+    EXPECT(cudaGraphInstantiate(&executable, graph, 0) == cudaSuccess &&
+           cudaGraphDestroy(graph) == cudaSuccess);
     for (int i = 0; i < 3; i++) EXPECT(cudaGraphLaunch(executable, stream) == cudaSuccess);
     EXPECT(cudaGraphExecDestroy(executable) == cudaSuccess);
     fetch();
@@ -406,8 +421,9 @@ static void run_graph(void) {
 }
 
 #define CASES(X) \
-    X(indices) X(votes) X(named_barriers) X(shuffles) X(warp_votes) X(partial_warp) X(atomics) X(shared) X(async_copies) \
-    X(arguments) X(limits) X(after_failure) X(memory) X(events) X(late_ends) X(host_function) X(graph)
+    X(indices) X(votes) X(named_barriers) X(shuffles) X(warp_votes) X(partial_warp) X(atomics) X(shared) \
+    X(async_copies) X(arguments) X(limits) X(after_failure) X(memory) X(events) X(late_ends) \
+    X(host_function) X(graph)
 
 int main(void) {
     if (cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) != cudaSuccess) return 1;

@@ -1,6 +1,7 @@
-/* planted.cu: bugs, one of each kind that the emulator's modes are there to find, and the same code without the bug. The specs
- * compile it with each sanitizer. `planted` lists the bugs, `planted BUG` prints "right", "wrong", or "failed: MESSAGE" where a call
- * did; `planted fixed` goes through all the fixed twins, which are to be "right".
+/* planted.cu: bugs, one of each kind that the emulator's modes are there to find, and the same code without
+ * the bug. The specs compile it with each sanitizer. `planted` lists the bugs, `planted BUG` prints "right",
+ * "wrong", or "failed: MESSAGE" where a call did; `planted fixed` goes through all the fixed twins, which are
+ * to be "right".
  */
 #include <cuda_runtime.h>
 
@@ -164,7 +165,8 @@ template <bool fixed> static __global__ void wait_forgotten(float *out, const fl
     __shared__ __align__(16) float s[128];
     s[threadIdx.x] = -1;
     __syncthreads();
-    if (threadIdx.x < 32) on_cpu::async_copy_start(s + threadIdx.x * 4, in + threadIdx.x * 4, 16, 16, __FILE__, __LINE__);
+    if (threadIdx.x < 32)
+        on_cpu::async_copy_start(s + threadIdx.x * 4, in + threadIdx.x * 4, 16, 16, __FILE__, __LINE__);
     on_cpu::async_copy_commit();
     if (fixed) on_cpu::async_copy_wait(0);
     __syncthreads();
@@ -312,7 +314,8 @@ template <bool fixed> static bool run_buffer_reused() {
     float *pinned;
     check(cudaHostAlloc(&pinned, N * sizeof(float), cudaHostAllocDefault));
     for (int i = 0; i < N; i++) pinned[i] = (float)i;
-    check(cudaMemcpyAsync(out, pinned, N * sizeof(float), cudaMemcpyHostToDevice, (cudaStream_t)context->stream));
+    check(cudaMemcpyAsync(out, pinned, N * sizeof(float), cudaMemcpyHostToDevice,
+                          (cudaStream_t)context->stream));
     if (fixed) check(cudaStreamSynchronize((cudaStream_t)context->stream));
     for (int i = 0; i < N; i++) pinned[i] = -1;
     return is(N, [](int i) { return (float)i; });
@@ -341,7 +344,8 @@ static __global__ void much_shared(float *out) {
     out[threadIdx.x] = s[threadIdx.x];
 }
 template <bool fixed> static bool run_shared_limit() {
-    if (fixed) check(cudaFuncSetAttribute(much_shared, cudaFuncAttributeMaxDynamicSharedMemorySize, 64 << 10));
+    if (fixed)
+        check(cudaFuncSetAttribute(much_shared, cudaFuncAttributeMaxDynamicSharedMemorySize, 64 << 10));
     PG_LAUNCH(much_shared, 1, 64, 64 << 10, context, out);
     return is(64, [](int) { return 1.0f; });
 }
@@ -363,10 +367,12 @@ template <bool fixed> static bool run_synchronise_in_capture() {
 }
 
 #define BUGS(X) \
-    X(barrier_missing) X(reuse_without_barrier) X(warp_synchronous) X(barrier_skipped) X(two_barriers) X(mask_mismatched) X(two_collectives) \
-    X(lane_outside) X(uninitialised_shared) X(uninitialised_dynamic) X(wait_forgotten) X(wait_never) X(global_race) \
-    X(race_between_blocks) X(block_order) X(beyond_global) X(beyond_dynamic) X(beyond_static) X(beyond_static_pointer) X(misaligned) X(freed_memory) \
-    X(event_missing) X(buffer_reused) X(host_access) X(copy_too_long) X(wrong_direction) X(shared_limit) X(synchronise_in_capture)
+    X(barrier_missing) X(reuse_without_barrier) X(warp_synchronous) X(barrier_skipped) X(two_barriers) \
+    X(mask_mismatched) X(two_collectives) X(lane_outside) X(uninitialised_shared) X(uninitialised_dynamic) \
+    X(wait_forgotten) X(wait_never) X(global_race) X(race_between_blocks) X(block_order) X(beyond_global) \
+    X(beyond_dynamic) X(beyond_static) X(beyond_static_pointer) X(misaligned) X(freed_memory) \
+    X(event_missing) X(buffer_reused) X(host_access) X(copy_too_long) X(wrong_direction) X(shared_limit) \
+    X(synchronise_in_capture)
 
 int main(int count, char **words) {
     static const struct { const char *name; bool (*broken)(), (*fixed)(); } bugs[] = {
