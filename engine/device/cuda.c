@@ -379,6 +379,15 @@ static int stream_init(pg_stream *s, pg_cuda *c, bool urgent, int number)
     return status;
 }
 
+int pg_stream_own(pg_stream **out, pg_cuda *c)
+{
+    pg_stream *s = calloc(1, sizeof *s);
+    int status = s ? stream_init(s, c, false, 1 + 2 * PG_STREAMS) : pg_out_of_memory(sizeof *s);
+    if (status >= 0) *out = s;
+    else free(s);
+    return status;
+}
+
 int pg_stream_open(pg_stream **out, pg_cuda *c, bool urgent)
 {
     int status = PG_OK;
@@ -562,7 +571,12 @@ static pg_device pinned = {
     .passed = passed, .quiet = all_quiet, .why = why,
 };
 static pthread_once_t pinned_once = PTHREAD_ONCE_INIT;
-static void pinned_make(void) { pinned.allocator = pg_allocator_new(&pinned, NULL); }
+static _Atomic(pg_allocator *) pinned_pool;
+static void pinned_make(void)
+{
+    pinned.allocator = pg_allocator_new(&pinned, NULL);
+    atomic_store(&pinned_pool, pinned.allocator);
+}
 
 pg_allocator *pg_pinned_pool(void)
 {
@@ -576,7 +590,10 @@ pg_allocator *pg_pinned_pool(void)
     return pinned.allocator;
 }
 
-bool pg_is_pinned(const pg_allocator *from) { return from && from == pinned.allocator; }
+bool pg_is_pinned(const pg_allocator *from)
+{
+    return from && from == atomic_load_explicit(&pinned_pool, memory_order_relaxed);
+}
 
 /* ---- blocks that several streams use ---- */
 

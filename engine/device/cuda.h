@@ -66,7 +66,8 @@ int pg_cuda_check(const pg_device *d, int status);
 /* The calling thread's current stream. */
 pg_stream *pg_stream_here(const pg_device *d);
 void pg_stream_make_current(pg_stream *s);
-int pg_stream_open(pg_stream **out, pg_cuda *c, bool urgent);
+int pg_stream_open(pg_stream **out, pg_cuda *c, bool urgent);      /* one of those for users */
+int pg_stream_own(pg_stream **out, pg_cuda *c);                   /* one of its own */
 static inline pg_allocator *pg_stream_pool(const pg_stream *s);   /* where its new memory comes from */
 /* The error of what kernels have reported since the last call, if anything. The caller has waited for them. */
 int pg_cuda_complaint(pg_cuda *c);

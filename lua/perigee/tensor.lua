@@ -321,7 +321,16 @@ end
 
 function methods.cpu(t) return tensor.convert(live(t, "cpu"), { device = "cpu" }) end
 
-function methods.cuda(t) return tensor.convert(live(t, "cuda"), { device = "cuda" }) end
+--- On a CUDA device, the current one by default: cuda(), cuda(1), cuda("cuda:1", {non_blocking = true}).
+---@param device string|integer|nil
+---@param options table? non_blocking
+function methods.cuda(t, device, options)
+    live(t, "cuda")
+    if type(device) == "table" then device, options = nil, device end
+    if type(device) == "number" then device = ("cuda:%d"):format(device) end
+    if options ~= nil then wrapper.check_options(options, { non_blocking = true }, "cuda") end
+    return tensor.convert(t, { device = device or "cuda", non_blocking = options and options.non_blocking })
+end
 
 --- A copy in memory that a CUDA device can reach by itself (page-locked); the tensor itself where it is there.
 ---@return Tensor

@@ -681,8 +681,9 @@ function Module:cpu()
     return self:to("cpu")
 end
 
-function Module:cuda()
-    return self:to("cuda")
+---@param device string|integer|nil the current CUDA device by default
+function Module:cuda(device)
+    return self:to(type(device) == "number" and ("cuda:%d"):format(device) or device or "cuda")
 end
 
 -- ---- hooks ----
