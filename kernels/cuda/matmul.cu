@@ -1,14 +1,15 @@
-/* matmul.cu: matrix products: cuBLASLt's, with plans (descriptors, layouts and the chosen algorithm) cached, and one kernel for what
- * comes after a product where cuBLASLt has it not, or has it otherwise than kernels.h says.
+/* matmul.cu: matrix products: cuBLASLt's, with plans (descriptors, layouts and the chosen algorithm) cached,
+ * and one kernel for what comes after a product where cuBLASLt has it not, or has it otherwise than kernels.h
+ * says.
  *
- * A product is bound by the tensor cores where m, n and k are large, by the bytes of a and b where one of m and n is small: cuBLASLt's
- * business. `finish` reads and writes c once more (and writes aux): 2 to 3 times its bytes at copy bandwidth, in 16-byte packs.
+ * A product is bound by the tensor cores where m, n and k are large, by the bytes of a and b where one of m
+ * and n is small: cuBLASLt's business. `finish` reads and writes c once more (and writes aux): 2 to 3 times
+ * its bytes at copy bandwidth, in 16-byte packs.
  *
- * What cuBLASLt is trusted with: alpha, beta, bias; GELU_TANH with aux for halves (its GELU is the tanh one, through an instruction
- * too rough for float32). What it is not: the exact GELU (it has none), RELU (its max(x, 0) does not say what a NaN becomes),
- * float64's epilogues. A float32 product is one of float32 unless g->tf32. Halves accumulate in float32: reductions of split products
- * in the output's dtype are excluded.
- */
+ * What cuBLASLt is trusted with: alpha, beta, bias; GELU_TANH with aux for halves (its GELU is the tanh one,
+ * through an instruction too rough for float32). What it is not: the exact GELU (it has none), RELU (its
+ * max(x, 0) does not say what a NaN becomes), float64's epilogues. A float32 product is one of float32 unless
+ * g->tf32. Halves accumulate in float32: reductions of split products in the output's dtype are excluded. */
 #include <cublasLt.h>
 #include <stdio.h>
 #include <string.h>
@@ -25,11 +26,11 @@
 
 /* ---- the library ---- */
 
-#define CUBLASLT(X)                                                                                               \
-    X(Create) X(GetStatusName) X(MatmulDescCreate) X(MatmulDescDestroy) X(MatmulDescSetAttribute)                 \
-    X(MatrixLayoutCreate) X(MatrixLayoutDestroy) X(MatrixLayoutSetAttribute)                                      \
-    X(MatmulPreferenceCreate) X(MatmulPreferenceDestroy) X(MatmulPreferenceSetAttribute)                          \
-    X(MatmulAlgoGetHeuristic) X(Matmul)
+#define CUBLASLT(X)                                                                     \
+    X(Create) X(GetStatusName) X(MatmulDescCreate) X(MatmulDescDestroy)                 \
+    X(MatmulDescSetAttribute) X(MatrixLayoutCreate) X(MatrixLayoutDestroy)              \
+    X(MatrixLayoutSetAttribute) X(MatmulPreferenceCreate) X(MatmulPreferenceDestroy)    \
+    X(MatmulPreferenceSetAttribute) X(MatmulAlgoGetHeuristic) X(Matmul)
 
 typedef struct library {
 #define X(name) decltype(&cublasLt##name) name;
@@ -39,18 +40,20 @@ typedef struct library {
 
 enum {
     DEVICES = 64,
-    SETS = 512, WAYS = 4,          /* the cache of plans */
-    WORKSPACE = 32 << 20           /* bytes an algorithm may ask for */
+    SETS = 512,
+    WAYS = 4,            /* the cache of plans */
+    WORKSPACE = 32 << 20 /* bytes an algorithm may ask for */
 };
-static const int64_t SIDE = 1 << 30;   /* longer sides are split: cuBLASLt's kernels count in 32 bits */
+static const int64_t SIDE = 1 << 30; /* longer sides are split: cuBLASLt's kernels count in 32 bits */
 
 static int failed(const library *lt, const char *what, cublasStatus_t status, const pg_gemm *g) {
-    pg_cuda_fail("cuBLASLt: %s: %s (m %lld, n %lld, k %lld, batch %lld)", what, lt->GetStatusName(status), (long long)g->m,
-                 (long long)g->n, (long long)g->k, (long long)g->batch);
+    pg_cuda_fail("cuBLASLt: %s: %s (m %lld, n %lld, k %lld, batch %lld)", what, lt->GetStatusName(status),
+                 (long long)g->m, (long long)g->n, (long long)g->k, (long long)g->batch);
     return PG_KERNEL_FAILED;
 }
 
-/* cuBLASLt, opened when first needed; NULL where it cannot be, which is kept: another try would fail as well. */
+/* cuBLASLt, opened when first needed; NULL where it cannot be, which is kept: another try would fail as well.
+ */
 static const library *open_library(void) {
     static library lt;
     static bool there;
@@ -70,12 +73,12 @@ static const library *open_library(void) {
             snprintf(why + n, sizeof why - (size_t)n, ": %.200s", last ? last : "not found");
             return;
         }
-#define X(name)                                                                            \
-        lt.name = (decltype(lt.name))dlsym(handle, "cublasLt" #name);                      \
-        if (!lt.name) {                                                                    \
-            snprintf(why, sizeof why, "cuBLASLt was opened but lacks cublasLt" #name);     \
-            return;                                                                        \
-        }
+#define X(name)                                                                    \
+    lt.name = (decltype(lt.name))dlsym(handle, "cublasLt" #name);                  \
+    if (!lt.name) {                                                                \
+        snprintf(why, sizeof why, "cuBLASLt was opened but lacks cublasLt" #name); \
+        return;                                                                    \
+    }
 #else
 #define X(name) lt.name = cublasLt##name;
 #endif
@@ -99,7 +102,7 @@ typedef struct key {
 typedef struct plan {
     key of;
     bool used;
-    uint64_t last;                 /* when it was used last, counted in products */
+    uint64_t last; /* when it was used last, counted in products */
     cublasLtMatmulDesc_t desc;
     cublasLtMatrixLayout_t a, b, c;
     cublasLtMatmulAlgo_t algo;
@@ -130,7 +133,10 @@ static unsigned char alignment(const void *p) {
 }
 
 static cudaDataType_t type_of(int dtype) {
-    return dtype == PG_K_FLOAT64 ? CUDA_R_64F : dtype == PG_K_FLOAT32 ? CUDA_R_32F : dtype == PG_K_FLOAT16 ? CUDA_R_16F : CUDA_R_16BF;
+    return dtype == PG_K_FLOAT64   ? CUDA_R_64F
+           : dtype == PG_K_FLOAT32 ? CUDA_R_32F
+           : dtype == PG_K_FLOAT16 ? CUDA_R_16F
+                                   : CUDA_R_16BF;
 }
 
 static void drop(const library *lt, plan *p) {
@@ -141,14 +147,16 @@ static void drop(const library *lt, plan *p) {
     memset(p, 0, sizeof *p);
 }
 
-static cublasStatus_t layout(const library *lt, cublasLtMatrixLayout_t *out, cudaDataType_t type, int64_t rows, int64_t cols,
-                             int64_t ld, int64_t batch, int64_t stride) {
+static cublasStatus_t layout(const library *lt, cublasLtMatrixLayout_t *out, cudaDataType_t type,
+                             int64_t rows, int64_t cols, int64_t ld, int64_t batch, int64_t stride) {
     const int32_t count = (int32_t)batch;
-    cublasStatus_t s = lt->MatrixLayoutCreate(out, type, (uint64_t)rows, (uint64_t)cols, ld < rows ? rows : ld);
+    cublasStatus_t s =
+        lt->MatrixLayoutCreate(out, type, (uint64_t)rows, (uint64_t)cols, ld < rows ? rows : ld);
     if (s == CUBLAS_STATUS_SUCCESS && batch > 1) {
         s = lt->MatrixLayoutSetAttribute(*out, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count, sizeof count);
         if (s == CUBLAS_STATUS_SUCCESS)
-            s = lt->MatrixLayoutSetAttribute(*out, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &stride, sizeof stride);
+            s = lt->MatrixLayoutSetAttribute(*out, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &stride,
+                                             sizeof stride);
     }
     return s;
 }
@@ -158,19 +166,24 @@ static cublasStatus_t point(const library *lt, const plan *p, const pg_gemm *g) 
     if (p->of.epilogue & CUBLASLT_EPILOGUE_BIAS)
         s = lt->MatmulDescSetAttribute(p->desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &g->bias, sizeof g->bias);
     if (s == CUBLAS_STATUS_SUCCESS && p->of.align_aux)
-        s = lt->MatmulDescSetAttribute(p->desc, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &g->aux, sizeof g->aux);
+        s = lt->MatmulDescSetAttribute(p->desc, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &g->aux,
+                                       sizeof g->aux);
     return s;
 }
 
 /* cuBLASLt's matrices are by columns: our c (m, n) is its (n, m), so a and b change places. */
-static cublasStatus_t make(const library *lt, cublasLtHandle_t handle, plan *p, const key *k, const pg_gemm *g) {
+static cublasStatus_t make(const library *lt, cublasLtHandle_t handle, plan *p, const key *k,
+                           const pg_gemm *g) {
     p->of = *k;
     const cudaDataType_t type = type_of(k->dtype);
     const bool wide = k->dtype == PG_K_FLOAT64;
     const int32_t op_a = k->tb ? CUBLAS_OP_T : CUBLAS_OP_N, op_b = k->ta ? CUBLAS_OP_T : CUBLAS_OP_N;
     const uint32_t epilogue = (uint32_t)k->epilogue;
-    cublasStatus_t s = lt->MatmulDescCreate(&p->desc, wide ? CUBLAS_COMPUTE_64F : k->tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32
-                                            : CUBLAS_COMPUTE_32F, wide ? CUDA_R_64F : CUDA_R_32F);
+    cublasStatus_t s = lt->MatmulDescCreate(&p->desc,
+                                            wide      ? CUBLAS_COMPUTE_64F
+                                            : k->tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32
+                                                      : CUBLAS_COMPUTE_32F,
+                                            wide ? CUDA_R_64F : CUDA_R_32F);
 #define SET(attribute, value) \
     if (s == CUBLAS_STATUS_SUCCESS) s = lt->MatmulDescSetAttribute(p->desc, attribute, &(value), sizeof(value))
     SET(CUBLASLT_MATMUL_DESC_TRANSA, op_a);
@@ -182,7 +195,9 @@ static cublasStatus_t make(const library *lt, cublasLtHandle_t handle, plan *p, 
     }
     if (k->align_aux) {
         SET(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, k->ldc);
-        if (k->batch > 1) { SET(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_BATCH_STRIDE, k->c_batch); }
+        if (k->batch > 1) {
+            SET(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_BATCH_STRIDE, k->c_batch);
+        }
     }
     if (s == CUBLAS_STATUS_SUCCESS) s = point(lt, p, g);
 #undef SET
@@ -194,9 +209,11 @@ static cublasStatus_t make(const library *lt, cublasLtHandle_t handle, plan *p, 
     cublasLtMatmulPreference_t preference = NULL;
     if (s == CUBLAS_STATUS_SUCCESS) s = lt->MatmulPreferenceCreate(&preference);
     const uint64_t workspace = WORKSPACE;
-    const uint32_t schemes = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE, a = k->align_b, b = k->align_a, c = k->align_c;
-#define PREFER(attribute, value) \
-    if (s == CUBLAS_STATUS_SUCCESS) s = lt->MatmulPreferenceSetAttribute(preference, attribute, &(value), sizeof(value))
+    const uint32_t schemes = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE, a = k->align_b, b = k->align_a,
+                   c = k->align_c;
+#define PREFER(attribute, value)    \
+    if (s == CUBLAS_STATUS_SUCCESS) \
+        s = lt->MatmulPreferenceSetAttribute(preference, attribute, &(value), sizeof(value))
     PREFER(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, workspace);
     PREFER(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, schemes);
     PREFER(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, a);
@@ -208,7 +225,8 @@ static cublasStatus_t make(const library *lt, cublasLtHandle_t handle, plan *p, 
     int found = 0;
     memset(&result, 0, sizeof result);
     if (s == CUBLAS_STATUS_SUCCESS)
-        s = lt->MatmulAlgoGetHeuristic(handle, p->desc, p->a, p->b, p->c, p->c, preference, 1, &result, &found);
+        s = lt->MatmulAlgoGetHeuristic(handle, p->desc, p->a, p->b, p->c, p->c, preference, 1, &result,
+                                       &found);
     if (s == CUBLAS_STATUS_SUCCESS) s = found < 1 ? CUBLAS_STATUS_NOT_SUPPORTED : result.state;
     if (preference) lt->MatmulPreferenceDestroy(preference);
     p->algo = result.algo;
@@ -217,7 +235,8 @@ static cublasStatus_t make(const library *lt, cublasLtHandle_t handle, plan *p, 
 }
 
 /* The plan of k, made where there is none: in place of the one of its set that was not used for longest. */
-static plan *plan_of(const library *lt, cublasLtHandle_t handle, const key *k, const pg_gemm *g, cublasStatus_t *status) {
+static plan *plan_of(const library *lt, cublasLtHandle_t handle, const key *k, const pg_gemm *g,
+                     cublasStatus_t *status) {
     plan *set = plans[hash_of(k) % SETS], *oldest = set;
     *status = CUBLAS_STATUS_SUCCESS;
     for (int i = 0; i < WAYS; i++) {
@@ -249,11 +268,13 @@ template <class C> static __device__ __forceinline__ C activated(int activation,
 }
 
 /* c = act(c + bias) and aux = c + bias, or, where k is 0, with beta * c for c. N elements a thread at once. */
-template <class T, int N> static __global__ void finish(T *c, T *aux, const T *bias, int64_t m, int64_t n, int64_t ldc,
-                                                        int64_t c_batch, int64_t packs, bool empty, double beta, int activation) {
+template <class T, int N> static __global__ void finish(T *c, T *aux, const T *bias, int64_t m, int64_t n,
+                                                        int64_t ldc, int64_t c_batch, int64_t packs,
+                                                        bool empty, double beta, int activation) {
     typedef compute_t<T> C;
     const int64_t wide = n / N;
-    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < packs; i += (int64_t)gridDim.x * blockDim.x) {
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < packs;
+         i += (int64_t)gridDim.x * blockDim.x) {
         const int64_t row = i / wide, j = (i - row * wide) * N, at = row / m * c_batch + row % m * ldc + j;
         pack<T, N> x, b;
         if (!empty || beta != 0) x = *reinterpret_cast<const pack<T, N> *>(c + at);
@@ -271,18 +292,19 @@ template <class T, int N> static __global__ void finish(T *c, T *aux, const T *b
     }
 }
 
-template <class T> static int launch_finish(const pg_context *context, const pg_gemm *g, const void *bias, bool empty) {
+template <class T>
+static int launch_finish(const pg_context *context, const pg_gemm *g, const void *bias, bool empty) {
     enum { N = 16 / sizeof(T), THREADS = 256 };
-    const bool packed = g->n % N == 0 && g->ldc % N == 0 && (g->batch == 1 || g->c_batch % N == 0) && aligned16(g->c) &&
-                        (!g->aux || aligned16(g->aux)) && (!bias || aligned16(bias));
+    const bool packed = g->n % N == 0 && g->ldc % N == 0 && (g->batch == 1 || g->c_batch % N == 0) &&
+                        aligned16(g->c) && (!g->aux || aligned16(g->aux)) && (!bias || aligned16(bias));
     const int64_t packs = g->batch * g->m * (packed ? g->n / N : g->n);
     const unsigned blocks = blocks_for(packs, THREADS, 1 << 16);
     if (packed)
-        PG_LAUNCH((finish<T, N>), blocks, THREADS, 0, context, (T *)g->c, (T *)g->aux, (const T *)bias, g->m, g->n, g->ldc, g->c_batch,
-                  packs, empty, g->beta, g->activation);
+        PG_LAUNCH((finish<T, N>), blocks, THREADS, 0, context, (T *)g->c, (T *)g->aux, (const T *)bias, g->m,
+                  g->n, g->ldc, g->c_batch, packs, empty, g->beta, g->activation);
     else
-        PG_LAUNCH((finish<T, 1>), blocks, THREADS, 0, context, (T *)g->c, (T *)g->aux, (const T *)bias, g->m, g->n, g->ldc, g->c_batch,
-                  packs, empty, g->beta, g->activation);
+        PG_LAUNCH((finish<T, 1>), blocks, THREADS, 0, context, (T *)g->c, (T *)g->aux, (const T *)bias, g->m,
+                  g->n, g->ldc, g->c_batch, packs, empty, g->beta, g->activation);
     return launched();
 }
 static int finish_of(const pg_context *context, int dtype, const pg_gemm *g, const void *bias, bool empty) {
@@ -291,7 +313,8 @@ static int finish_of(const pg_context *context, int dtype, const pg_gemm *g, con
 
 /* ---- products of floats ---- */
 
-/* One product whose sides fit cuBLASLt and whose batch lies evenly; bias, aux and activation follow where they are set. */
+/* One product whose sides fit cuBLASLt and whose batch lies evenly; bias, aux and activation follow where
+ * they are set. */
 static int product(const pg_context *context, const library *lt, int dtype, const pg_gemm *g) {
     const bool half = dtype == PG_K_FLOAT16 || dtype == PG_K_BFLOAT16;
     key k;
@@ -312,8 +335,9 @@ static int product(const pg_context *context, const library *lt, int dtype, cons
     const void *bias = g->bias;
     bool activated = false;
     k.epilogue = CUBLASLT_EPILOGUE_DEFAULT;
-    const bool gelu = half && g->activation == PG_K_ACT_GELU_TANH &&
-                      (!g->aux || (g->ldc % 8 == 0 && aligned16(g->aux) && (g->batch == 1 || g->c_batch % 8 == 0)));
+    const bool gelu =
+        half && g->activation == PG_K_ACT_GELU_TANH &&
+        (!g->aux || (g->ldc % 8 == 0 && aligned16(g->aux) && (g->batch == 1 || g->c_batch % 8 == 0)));
     if (gelu) {
         k.epilogue = g->aux ? CUBLASLT_EPILOGUE_GELU_AUX : CUBLASLT_EPILOGUE_GELU;
         if (bias) k.epilogue |= CUBLASLT_EPILOGUE_BIAS;
@@ -329,7 +353,8 @@ static int product(const pg_context *context, const library *lt, int dtype, cons
     {
         std::lock_guard<std::mutex> held(lock);
         cublasLtHandle_t *handle = &handles[k.device];
-        if (!*handle && (status = lt->Create(handle)) != CUBLAS_STATUS_SUCCESS) return failed(lt, "no handle", status, g);
+        if (!*handle && (status = lt->Create(handle)) != CUBLAS_STATUS_SUCCESS)
+            return failed(lt, "no handle", status, g);
         p = plan_of(lt, *handle, &k, g, &status);
         if (!p && k.epilogue != CUBLASLT_EPILOGUE_DEFAULT) {
             k.epilogue = CUBLASLT_EPILOGUE_DEFAULT;
@@ -345,19 +370,23 @@ static int product(const pg_context *context, const library *lt, int dtype, cons
         const float alpha = (float)g->alpha, beta = (float)g->beta;
         const bool wide = dtype == PG_K_FLOAT64;
         status = lt->Matmul(*handle, p->desc, wide ? (const void *)&g->alpha : &alpha, g->b, p->a, g->a, p->b,
-                            wide ? (const void *)&g->beta : &beta, g->c, p->c, g->c, p->c, &p->algo, workspace, p->workspace,
-                            (cudaStream_t)context->stream);
+                            wide ? (const void *)&g->beta : &beta, g->c, p->c, g->c, p->c, &p->algo,
+                            workspace, p->workspace, (cudaStream_t)context->stream);
         if (status != CUBLAS_STATUS_SUCCESS) return failed(lt, "a product was refused", status, g);
     }
     if (activated || (!bias && !g->aux && g->activation == PG_K_ACT_NONE)) return PG_KERNEL_OK;
     return finish_of(context, dtype, g, bias, false);
 }
 
-static const void *moved(const void *p, int64_t elements, size_t size) { return (const char *)p + elements * (int64_t)size; }
+static const void *moved(const void *p, int64_t elements, size_t size) {
+    return (const char *)p + elements * (int64_t)size;
+}
 
-/* Sides within cuBLASLt's reach. The parts along k add to c; what comes after a product comes after the last of them. */
+/* Sides within cuBLASLt's reach. The parts along k add to c; what comes after a product comes after the last
+ * of them. */
 static int split(const pg_context *context, const library *lt, int dtype, const pg_gemm *g) {
-    if (g->m <= SIDE && g->n <= SIDE && g->k <= SIDE && g->batch <= SIDE) return product(context, lt, dtype, g);
+    if (g->m <= SIDE && g->n <= SIDE && g->k <= SIDE && g->batch <= SIDE)
+        return product(context, lt, dtype, g);
     const size_t size = dtype == PG_K_FLOAT64 ? 8 : dtype == PG_K_FLOAT32 ? 4 : 2;
     int status = PG_KERNEL_OK;
     for (int64_t e = 0; e < g->batch && status == PG_KERNEL_OK; e += SIDE)
@@ -398,7 +427,8 @@ static int floats(const pg_context *context, int dtype, const pg_gemm *g) {
             part.b_batch = g->b_offset[i + 1] - g->b_offset[i];
             if (part.a_batch >= 0 && part.b_batch >= 0)
                 for (n = 2; i + n < g->batch && g->a_offset[i + n] - g->a_offset[i + n - 1] == part.a_batch &&
-                            g->b_offset[i + n] - g->b_offset[i + n - 1] == part.b_batch; n++) {}
+                            g->b_offset[i + n] - g->b_offset[i + n - 1] == part.b_batch;
+                     n++) {}
         }
         part.batch = n;
         part.a = moved(g->a, g->a_offset[i], size);
@@ -416,14 +446,16 @@ static int floats(const pg_context *context, int dtype, const pg_gemm *g) {
 typedef struct integers {
     bool ta, tb;
     int64_t m, n, k, batch, lda, ldb, ldc, a_batch, b_batch, c_batch, alpha, beta;
-    const int64_t *a_offset, *b_offset;   /* the device's */
+    const int64_t *a_offset, *b_offset; /* the device's */
 } integers;
 
 /* Wraps around as the type does. */
-template <class T> static __global__ void integer_product(integers g, const T *a0, const T *b0, T *c0, const T *bias) {
+template <class T>
+static __global__ void integer_product(integers g, const T *a0, const T *b0, T *c0, const T *bias) {
     typedef std::conditional_t<sizeof(T) == 8, uint64_t, uint32_t> U;
     const int64_t all = g.batch * g.m * g.n;
-    for (int64_t r = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; r < all; r += (int64_t)gridDim.x * blockDim.x) {
+    for (int64_t r = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; r < all;
+         r += (int64_t)gridDim.x * blockDim.x) {
         const int64_t j = r % g.n, i = r / g.n % g.m, at = r / g.n / g.m;
         const T *a = a0 + (g.a_offset ? g.a_offset[at] : at * g.a_batch) + (g.ta ? i : i * g.lda);
         const T *b = b0 + (g.b_offset ? g.b_offset[at] : at * g.b_batch) + (g.tb ? j * g.ldb : j);
@@ -439,15 +471,16 @@ template <class T> static __global__ void integer_product(integers g, const T *a
 }
 
 template <class T> static int launch_integers(const pg_context *context, const pg_gemm *g) {
-    integers h = {g->ta, g->tb, g->m, g->n, g->k, g->batch, g->lda, g->ldb, g->ldc, g->a_batch, g->b_batch, g->c_batch,
-                  (int64_t)g->alpha, (int64_t)g->beta, NULL, NULL};
+    integers h = {g->ta,  g->tb,  g->m,       g->n,       g->k,       g->batch,          g->lda,
+                  g->ldb, g->ldc, g->a_batch, g->b_batch, g->c_batch, (int64_t)g->alpha, (int64_t)g->beta,
+                  NULL,   NULL};
     if (g->a_offset) {
         h.a_offset = (const int64_t *)on_device(context, g->a_offset, (size_t)g->batch * sizeof(int64_t));
         h.b_offset = (const int64_t *)on_device(context, g->b_offset, (size_t)g->batch * sizeof(int64_t));
         if (!h.a_offset || !h.b_offset) return PG_KERNEL_NO_SCRATCH;
     }
-    PG_LAUNCH((integer_product<T>), blocks_for(g->batch * g->m * g->n, 256, 1 << 16), 256, 0, context, h, (const T *)g->a,
-              (const T *)g->b, (T *)g->c, (const T *)g->bias);
+    PG_LAUNCH((integer_product<T>), blocks_for(g->batch * g->m * g->n, 256, 1 << 16), 256, 0, context, h,
+              (const T *)g->a, (const T *)g->b, (T *)g->c, (const T *)g->bias);
     return launched();
 }
 

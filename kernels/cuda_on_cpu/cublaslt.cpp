@@ -1,12 +1,11 @@
-/* cublaslt.cpp: a stand-in for the part of cuBLASLt in include/cublasLt.h: what is checked, and the status that answers, follow
- * NVIDIA's header; products run on the stream, as kernels do.
+/* cublaslt.cpp: a stand-in for the part of cuBLASLt in include/cublasLt.h: what is checked, and the status
+ * that answers, follow NVIDIA's header; products run on the stream, as kernels do.
  *
- * It is stricter than the library where that shows mistakes: an algorithm works for the descriptors that it was chosen for alone (a
- * plan taken for another is refused), the alignment it was promised is checked on every pointer, and the workspace it asks for
- * (products with a long k) is overwritten.
+ * It is stricter than the library where that shows mistakes: an algorithm works for the descriptors that it
+ * was chosen for alone (a plan taken for another is refused), the alignment it was promised is checked on
+ * every pointer, and the workspace it asks for (products with a long k) is overwritten.
  *
- * One thread; 16 rows x 4 columns of D at a time in vectors, k in order.
- */
+ * One thread; 16 rows x 4 columns of D at a time in vectors, k in order. */
 #include <cublasLt.h>
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -20,7 +19,7 @@
 
 namespace {
 
-enum { DESC = 0x4d41544d, LAYOUT, PREFERENCE, ALGO };   /* first word of each opaque object */
+enum { DESC = 0x4d41544d, LAYOUT, PREFERENCE, ALGO }; /* first word of each opaque object */
 
 struct Desc {
     uint32_t magic;
@@ -44,8 +43,11 @@ struct Algo {
     uint32_t magic, align[4];
     uint64_t made_for, workspace;
 };
-static_assert(sizeof(Desc) <= sizeof(cublasLtMatmulDescOpaque_t) && sizeof(Layout) <= sizeof(cublasLtMatrixLayoutOpaque_t) &&
-              sizeof(Preference) <= sizeof(cublasLtMatmulPreferenceOpaque_t) && sizeof(Algo) <= sizeof(cublasLtMatmulAlgo_t), "");
+static_assert(sizeof(Desc) <= sizeof(cublasLtMatmulDescOpaque_t) &&
+                  sizeof(Layout) <= sizeof(cublasLtMatrixLayoutOpaque_t) &&
+                  sizeof(Preference) <= sizeof(cublasLtMatmulPreferenceOpaque_t) &&
+                  sizeof(Algo) <= sizeof(cublasLtMatmulAlgo_t),
+              "");
 
 template <class S, class O> cublasStatus_t create(O **out, const S &value) {
     if (!out) return CUBLAS_STATUS_INVALID_VALUE;
@@ -63,7 +65,8 @@ template <class S, class O> bool read(const O *object, uint32_t magic, S *out) {
     return out->magic == magic;
 }
 /* value into one member of the object: its size must be the member's. */
-template <class S, class O, class M> cublasStatus_t set(O *object, uint32_t magic, M S::*member, const void *value, size_t bytes) {
+template <class S, class O, class M>
+cublasStatus_t set(O *object, uint32_t magic, M S::*member, const void *value, size_t bytes) {
     S s;
     if (!read(object, magic, &s) || !value || bytes != sizeof(M)) return CUBLAS_STATUS_INVALID_VALUE;
     memcpy(&(s.*member), value, bytes);
@@ -81,36 +84,44 @@ struct Operation {
     Layout a, b, c, d;
 };
 
-bool read_operation(Operation *o, cublasLtMatmulDesc_t desc, cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
-                    cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d) {
-    return read(desc, DESC, &o->desc) && read(a, LAYOUT, &o->a) && read(b, LAYOUT, &o->b) && read(c, LAYOUT, &o->c) &&
-           read(d, LAYOUT, &o->d);
+bool read_operation(Operation *o, cublasLtMatmulDesc_t desc, cublasLtMatrixLayout_t a,
+                    cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d) {
+    return read(desc, DESC, &o->desc) && read(a, LAYOUT, &o->a) && read(b, LAYOUT, &o->b) &&
+           read(c, LAYOUT, &o->c) && read(d, LAYOUT, &o->d);
 }
 
 cublasStatus_t check(const Operation &o) {
     const Desc &t = o.desc;
     const uint64_t m = t.transa ? o.a.cols : o.a.rows, k = t.transa ? o.a.rows : o.a.cols;
     const uint64_t n = t.transb ? o.b.rows : o.b.cols, k_of_b = t.transb ? o.b.cols : o.b.rows;
-    if (k != k_of_b || m != o.d.rows || n != o.d.cols || m != o.c.rows || n != o.c.cols) return CUBLAS_STATUS_INVALID_VALUE;
+    if (k != k_of_b || m != o.d.rows || n != o.d.cols || m != o.c.rows || n != o.c.cols)
+        return CUBLAS_STATUS_INVALID_VALUE;
     for (const Layout *l : {&o.a, &o.b, &o.c, &o.d}) {
-        if (l->rows == 0 || l->cols == 0 || l->ld < (int64_t)l->rows || l->batch < 1 || l->batch != o.d.batch || l->stride < 0)
+        if (l->rows == 0 || l->cols == 0 || l->ld < (int64_t)l->rows || l->batch < 1 ||
+            l->batch != o.d.batch || l->stride < 0)
             return CUBLAS_STATUS_INVALID_VALUE;
         if (l->rows > INT32_MAX || l->cols > INT32_MAX) return CUBLAS_STATUS_NOT_SUPPORTED;
     }
-    if (o.d.batch > 1 && o.d.stride < o.d.ld * ((int64_t)o.d.cols - 1) + (int64_t)o.d.rows) return CUBLAS_STATUS_INVALID_VALUE;
-    if (o.a.type != o.b.type || o.a.type != o.c.type || o.a.type != o.d.type) return CUBLAS_STATUS_NOT_SUPPORTED;
+    if (o.d.batch > 1 && o.d.stride < o.d.ld * ((int64_t)o.d.cols - 1) + (int64_t)o.d.rows)
+        return CUBLAS_STATUS_INVALID_VALUE;
+    if (o.a.type != o.b.type || o.a.type != o.c.type || o.a.type != o.d.type)
+        return CUBLAS_STATUS_NOT_SUPPORTED;
     const bool wide = o.d.type == CUDA_R_64F;
     if (wide ? t.compute != CUBLAS_COMPUTE_64F || t.scale != CUDA_R_64F
-             : (t.compute != CUBLAS_COMPUTE_32F && (t.compute != CUBLAS_COMPUTE_32F_FAST_TF32 || o.d.type != CUDA_R_32F)) ||
+             : (t.compute != CUBLAS_COMPUTE_32F &&
+                (t.compute != CUBLAS_COMPUTE_32F_FAST_TF32 || o.d.type != CUDA_R_32F)) ||
                    t.scale != CUDA_R_32F)
         return CUBLAS_STATUS_NOT_SUPPORTED;
     const uint32_t known = CUBLASLT_EPILOGUE_GELU_AUX_BIAS | CUBLASLT_EPILOGUE_DEFAULT;
-    if (t.epilogue == 0 || (t.epilogue & ~known) || ((t.epilogue & CUBLASLT_EPILOGUE_DEFAULT) && t.epilogue != CUBLASLT_EPILOGUE_DEFAULT) ||
+    if (t.epilogue == 0 || (t.epilogue & ~known) ||
+        ((t.epilogue & CUBLASLT_EPILOGUE_DEFAULT) && t.epilogue != CUBLASLT_EPILOGUE_DEFAULT) ||
         ((t.epilogue & 128) && !(t.epilogue & CUBLASLT_EPILOGUE_GELU)))
         return CUBLAS_STATUS_INVALID_VALUE;
     if (wide && t.epilogue != CUBLASLT_EPILOGUE_DEFAULT) return CUBLAS_STATUS_NOT_SUPPORTED;
-    if ((t.epilogue & CUBLASLT_EPILOGUE_BIAS) && t.bias_type != -1 && t.bias_type != o.d.type) return CUBLAS_STATUS_INVALID_VALUE;
-    if ((t.epilogue & 128) && (t.aux_ld % 8 != 0 || t.aux_ld < (int64_t)o.d.rows)) return CUBLAS_STATUS_INVALID_VALUE;
+    if ((t.epilogue & CUBLASLT_EPILOGUE_BIAS) && t.bias_type != -1 && t.bias_type != o.d.type)
+        return CUBLAS_STATUS_INVALID_VALUE;
+    if ((t.epilogue & 128) && (t.aux_ld % 8 != 0 || t.aux_ld < (int64_t)o.d.rows))
+        return CUBLAS_STATUS_INVALID_VALUE;
     return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -119,11 +130,13 @@ uint64_t identity(Operation o) {
     o.desc.aux = nullptr;
     uint64_t h = UINT64_C(0xcbf29ce484222325);
     const auto mix = [&h](uint64_t x) { h = (h ^ x) * UINT64_C(0x100000001b3), h ^= h >> 31; };
-    for (uint64_t x : {(uint64_t)o.desc.compute, (uint64_t)o.desc.transa, (uint64_t)o.desc.transb, (uint64_t)o.desc.epilogue,
-                       (uint64_t)o.desc.aux_ld, (uint64_t)o.desc.aux_batch})
+    for (uint64_t x : {(uint64_t)o.desc.compute, (uint64_t)o.desc.transa, (uint64_t)o.desc.transb,
+                       (uint64_t)o.desc.epilogue, (uint64_t)o.desc.aux_ld, (uint64_t)o.desc.aux_batch})
         mix(x);
     for (const Layout *l : {&o.a, &o.b, &o.c, &o.d})
-        for (uint64_t x : {(uint64_t)l->type, (uint64_t)l->batch, l->rows, l->cols, (uint64_t)l->ld, (uint64_t)l->stride}) mix(x);
+        for (uint64_t x :
+             {(uint64_t)l->type, (uint64_t)l->batch, l->rows, l->cols, (uint64_t)l->ld, (uint64_t)l->stride})
+            mix(x);
     return h;
 }
 
@@ -149,9 +162,11 @@ void store(__half *to, float x) { *to = __float2half_rn(x); }
 void store(__nv_bfloat16 *to, float x) { *to = __float2bfloat16_rn(x); }
 
 /* sums (NR columns, `apart` apart) += rows (k, MR) times columns (k, NR) */
-template <class C> inline __attribute__((always_inline)) void tile(int64_t k, const C *rows, const C *columns, C *sums, int64_t apart) {
+template <class C> inline __attribute__((always_inline)) void tile(int64_t k, const C *rows, const C *columns,
+                                                                   C *sums, int64_t apart) {
     typedef C V __attribute__((vector_size(MR * sizeof(C)), aligned(sizeof(C)), may_alias));
-    V s0 = *(const V *)sums, s1 = *(const V *)(sums + apart), s2 = *(const V *)(sums + 2 * apart), s3 = *(const V *)(sums + 3 * apart);
+    V s0 = *(const V *)sums, s1 = *(const V *)(sums + apart), s2 = *(const V *)(sums + 2 * apart),
+      s3 = *(const V *)(sums + 3 * apart);
     for (int64_t l = 0; l < k; l++) {
         const V x = *(const V *)(rows + l * MR);
         const C *y = columns + l * NR;
@@ -169,7 +184,8 @@ template <class C> void tile_plain(int64_t k, const C *rows, const C *columns, C
     tile<C>(k, rows, columns, sums, apart);
 }
 #if defined(__x86_64__)
-template <class C> __attribute__((target("avx2"))) void tile_avx2(int64_t k, const C *rows, const C *columns, C *sums, int64_t apart) {
+template <class C> __attribute__((target("avx2"))) void tile_avx2(int64_t k, const C *rows, const C *columns,
+                                                                  C *sums, int64_t apart) {
     tile<C>(k, rows, columns, sums, apart);
 }
 template <class C> auto tile_here() { return __builtin_cpu_supports("avx2") ? tile_avx2<C> : tile_plain<C>; }
@@ -177,21 +193,25 @@ template <class C> auto tile_here() { return __builtin_cpu_supports("avx2") ? ti
 template <class C> auto tile_here() { return tile_plain<C>; }
 #endif
 
-double tanh_gelu(double x) { return 0.5 * x * (1.0 + tanh(0.79788456080286536 * (x + 0.044715 * x * x * x))); }
+double tanh_gelu(double x) {
+    return 0.5 * x * (1.0 + tanh(0.79788456080286536 * (x + 0.044715 * x * x * x)));
+}
 
 /* One entry of a batch. */
-template <class T, class C>
-void product(const Operation &o, C alpha, C beta, const T *a, const T *b, const T *c, T *d, T *aux, std::vector<C> &room) {
+template <class T, class C> void product(const Operation &o, C alpha, C beta, const T *a, const T *b,
+                                         const T *c, T *d, T *aux, std::vector<C> &room) {
     const Desc &t = o.desc;
     const int64_t m = (int64_t)o.d.rows, n = (int64_t)o.d.cols, k = (int64_t)(t.transa ? o.a.rows : o.a.cols);
-    const int64_t row_a = t.transa ? o.a.ld : 1, k_a = t.transa ? 1 : o.a.ld, k_b = t.transb ? o.b.ld : 1, col_b = t.transb ? 1 : o.b.ld;
+    const int64_t row_a = t.transa ? o.a.ld : 1, k_a = t.transa ? 1 : o.a.ld, k_b = t.transb ? o.b.ld : 1,
+                  col_b = t.transb ? 1 : o.b.ld;
     const bool tf32 = t.compute == CUBLAS_COMPUTE_32F_FAST_TF32;
     const auto multiply = tile_here<C>();
     room.resize((size_t)(MC * NC + MC * KC + NC * KC));
     C *sums = room.data(), *rows = sums + MC * NC, *columns = rows + MC * KC;
     for (int64_t i0 = 0; i0 < m; i0 += MC)
         for (int64_t j0 = 0; j0 < n; j0 += NC) {
-            const int64_t height = m - i0 < MC ? m - i0 : (int64_t)MC, width = n - j0 < NC ? n - j0 : (int64_t)NC;
+            const int64_t height = m - i0 < MC ? m - i0 : (int64_t)MC,
+                          width = n - j0 < NC ? n - j0 : (int64_t)NC;
             const int64_t high = (height + MR - 1) / MR * MR, wide = (width + NR - 1) / NR * NR;
             for (int64_t j = 0; j < wide; j++) memset((void *)(sums + j * MC), 0, (size_t)high * sizeof(C));
             for (int64_t l0 = 0; l0 < k; l0 += KC) {
@@ -205,14 +225,16 @@ void product(const Operation &o, C alpha, C beta, const T *a, const T *b, const 
                         columns[(j / NR * deep + l) * NR + j % NR] =
                             j < width ? (C)number(b[(l0 + l) * k_b + (j0 + j) * col_b], tf32) : C(0);
                 for (int64_t j = 0; j < wide; j += NR)
-                    for (int64_t i = 0; i < high; i += MR) multiply(deep, rows + i * deep, columns + j * deep, sums + j * MC + i, MC);
+                    for (int64_t i = 0; i < high; i += MR)
+                        multiply(deep, rows + i * deep, columns + j * deep, sums + j * MC + i, MC);
             }
             for (int64_t j = 0; j < width; j++)
                 for (int64_t i = 0; i < height; i++) {
                     const int64_t at = (j0 + j) * o.c.ld + i0 + i;
                     C x = alpha * sums[j * MC + i];
                     if (beta != 0) x += beta * (C)number(c[at], false);
-                    if (t.epilogue & CUBLASLT_EPILOGUE_BIAS) x += (C)number(((const T *)t.bias)[i0 + i], false);
+                    if (t.epilogue & CUBLASLT_EPILOGUE_BIAS)
+                        x += (C)number(((const T *)t.bias)[i0 + i], false);
                     if (aux) store(aux + (j0 + j) * t.aux_ld + i0 + i, x);
                     if (t.epilogue & CUBLASLT_EPILOGUE_GELU) x = (C)tanh_gelu((double)x);
                     store(d + (j0 + j) * o.d.ld + i0 + i, x);
@@ -220,14 +242,16 @@ void product(const Operation &o, C alpha, C beta, const T *a, const T *b, const 
         }
 }
 
-template <class T, class C> void products(const Operation &o, double alpha, double beta, const void *a, const void *b, const void *c, void *d) {
+template <class T, class C> void products(const Operation &o, double alpha, double beta, const void *a,
+                                          const void *b, const void *c, void *d) {
     std::vector<C> room;
     for (int64_t e = 0; e < o.d.batch; e++)
-        product<T, C>(o, (C)alpha, (C)beta, (const T *)a + e * o.a.stride, (const T *)b + e * o.b.stride, (const T *)c + e * o.c.stride,
-                      (T *)d + e * o.d.stride, o.desc.epilogue & 128 ? (T *)o.desc.aux + e * o.desc.aux_batch : nullptr, room);
+        product<T, C>(o, (C)alpha, (C)beta, (const T *)a + e * o.a.stride, (const T *)b + e * o.b.stride,
+                      (const T *)c + e * o.c.stride, (T *)d + e * o.d.stride,
+                      o.desc.epilogue & 128 ? (T *)o.desc.aux + e * o.desc.aux_batch : nullptr, room);
 }
 
-}  /* namespace */
+} /* namespace */
 
 /* ---- the calls ---- */
 
@@ -241,21 +265,26 @@ cublasStatus_t cublasLtCreate(cublasLtHandle_t *handle) {
 
 const char *cublasLtGetStatusName(cublasStatus_t status) {
     switch (status) {
-#define NAME(s) case s: return #s;
-    NAME(CUBLAS_STATUS_SUCCESS) NAME(CUBLAS_STATUS_NOT_INITIALIZED) NAME(CUBLAS_STATUS_ALLOC_FAILED)
-    NAME(CUBLAS_STATUS_INVALID_VALUE) NAME(CUBLAS_STATUS_ARCH_MISMATCH) NAME(CUBLAS_STATUS_MAPPING_ERROR)
-    NAME(CUBLAS_STATUS_EXECUTION_FAILED) NAME(CUBLAS_STATUS_INTERNAL_ERROR) NAME(CUBLAS_STATUS_NOT_SUPPORTED)
-    NAME(CUBLAS_STATUS_LICENSE_ERROR)
+#define NAME(s) \
+    case s: return #s;
+        NAME(CUBLAS_STATUS_SUCCESS)
+        NAME(CUBLAS_STATUS_NOT_INITIALIZED) NAME(CUBLAS_STATUS_ALLOC_FAILED) NAME(CUBLAS_STATUS_INVALID_VALUE)
+            NAME(CUBLAS_STATUS_ARCH_MISMATCH) NAME(CUBLAS_STATUS_MAPPING_ERROR)
+                NAME(CUBLAS_STATUS_EXECUTION_FAILED) NAME(CUBLAS_STATUS_INTERNAL_ERROR)
+                    NAME(CUBLAS_STATUS_NOT_SUPPORTED) NAME(CUBLAS_STATUS_LICENSE_ERROR)
 #undef NAME
     }
     return "CUBLAS_STATUS_UNKNOWN";
 }
 
-cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *desc, cublasComputeType_t compute, cudaDataType_t scale) {
-    return create(desc, Desc{DESC, compute, scale, CUBLAS_OP_N, CUBLAS_OP_N, -1, CUBLASLT_EPILOGUE_DEFAULT, nullptr, nullptr, 0, 0});
+cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *desc, cublasComputeType_t compute,
+                                        cudaDataType_t scale) {
+    return create(desc, Desc{DESC, compute, scale, CUBLAS_OP_N, CUBLAS_OP_N, -1, CUBLASLT_EPILOGUE_DEFAULT,
+                             nullptr, nullptr, 0, 0});
 }
 cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t desc) { return destroy(desc); }
-cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc, cublasLtMatmulDescAttributes_t attribute, const void *value,
+cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc,
+                                              cublasLtMatmulDescAttributes_t attribute, const void *value,
                                               size_t bytes) {
     switch (attribute) {
     case CUBLASLT_MATMUL_DESC_TRANSA: return set(desc, DESC, &Desc::transa, value, bytes);
@@ -265,20 +294,24 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc, cublasL
     case CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE: return set(desc, DESC, &Desc::bias_type, value, bytes);
     case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER: return set(desc, DESC, &Desc::aux, value, bytes);
     case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD: return set(desc, DESC, &Desc::aux_ld, value, bytes);
-    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_BATCH_STRIDE: return set(desc, DESC, &Desc::aux_batch, value, bytes);
+    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_BATCH_STRIDE:
+        return set(desc, DESC, &Desc::aux_batch, value, bytes);
     }
     return CUBLAS_STATUS_INVALID_VALUE;
 }
 
-cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t *layout, cudaDataType type, uint64_t rows, uint64_t cols, int64_t ld) {
+cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t *layout, cudaDataType type, uint64_t rows,
+                                          uint64_t cols, int64_t ld) {
     return create(layout, Layout{LAYOUT, type, 1, rows, cols, ld, 0});
 }
 cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t layout) { return destroy(layout); }
-cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t layout, cublasLtMatrixLayoutAttribute_t attribute,
-                                                const void *value, size_t bytes) {
+cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t layout,
+                                                cublasLtMatrixLayoutAttribute_t attribute, const void *value,
+                                                size_t bytes) {
     switch (attribute) {
     case CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT: return set(layout, LAYOUT, &Layout::batch, value, bytes);
-    case CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET: return set(layout, LAYOUT, &Layout::stride, value, bytes);
+    case CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET:
+        return set(layout, LAYOUT, &Layout::stride, value, bytes);
     }
     return CUBLAS_STATUS_INVALID_VALUE;
 }
@@ -286,18 +319,24 @@ cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t layout, c
 cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t *preference) {
     return create(preference, Preference{PREFERENCE, 7, {256, 256, 256, 256}, 0});
 }
-cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t preference) { return destroy(preference); }
+cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t preference) {
+    return destroy(preference);
+}
 cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference,
-                                                    cublasLtMatmulPreferenceAttributes_t attribute, const void *value, size_t bytes) {
+                                                    cublasLtMatmulPreferenceAttributes_t attribute,
+                                                    const void *value, size_t bytes) {
     switch (attribute) {
-    case CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES: return set(preference, PREFERENCE, &Preference::workspace, value, bytes);
-    case CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK: return set(preference, PREFERENCE, &Preference::schemes, value, bytes);
+    case CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES:
+        return set(preference, PREFERENCE, &Preference::workspace, value, bytes);
+    case CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK:
+        return set(preference, PREFERENCE, &Preference::schemes, value, bytes);
     case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES:
     case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES:
     case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES:
     case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES: {
         Preference p;
-        if (!read(preference, PREFERENCE, &p) || !value || bytes != sizeof(uint32_t)) return CUBLAS_STATUS_INVALID_VALUE;
+        if (!read(preference, PREFERENCE, &p) || !value || bytes != sizeof(uint32_t))
+            return CUBLAS_STATUS_INVALID_VALUE;
         memcpy(&p.align[attribute - CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES], value, bytes);
         memcpy((void *)preference, &p, sizeof p);
         return CUBLAS_STATUS_SUCCESS;
@@ -306,22 +345,25 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
     return CUBLAS_STATUS_INVALID_VALUE;
 }
 
-cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, cublasLtMatrixLayout_t a,
-                                              cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
+cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc,
+                                              cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
+                                              cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
                                               cublasLtMatmulPreference_t preference, int requested,
                                               cublasLtMatmulHeuristicResult_t results[], int *found) {
     Operation o;
     Preference p;
     if (found) *found = 0;
     if (handle != (cublasLtHandle_t)&the_handle) return CUBLAS_STATUS_NOT_INITIALIZED;
-    if (requested < 1 || !results || !found || !read_operation(&o, desc, a, b, c, d) || !read(preference, PREFERENCE, &p))
+    if (requested < 1 || !results || !found || !read_operation(&o, desc, a, b, c, d) ||
+        !read(preference, PREFERENCE, &p))
         return CUBLAS_STATUS_INVALID_VALUE;
     const cublasStatus_t status = check(o);
     if (status != CUBLAS_STATUS_SUCCESS) return status;
     if ((o.desc.epilogue & 128) && !is_aligned(o.desc.aux, 16)) return CUBLAS_STATUS_NOT_SUPPORTED;
     Algo algo = {ALGO, {p.align[0], p.align[1], p.align[2], p.align[3]}, identity(o), 0};
     const uint64_t k = o.desc.transa ? o.a.rows : o.a.cols, wanted = o.d.rows * o.d.cols * 4;
-    if (k >= 4 * (o.d.rows + o.d.cols) && wanted <= p.workspace && (p.schemes & CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE))
+    if (k >= 4 * (o.d.rows + o.d.cols) && wanted <= p.workspace &&
+        (p.schemes & CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE))
         algo.workspace = wanted;
     memset(results, 0, sizeof *results);
     memcpy(&results->algo, &algo, sizeof algo);
@@ -332,18 +374,22 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
     return CUBLAS_STATUS_SUCCESS;
 }
 
-cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, const void *alpha, const void *a,
-                              cublasLtMatrixLayout_t a_desc, const void *b, cublasLtMatrixLayout_t b_desc, const void *beta,
-                              const void *c, cublasLtMatrixLayout_t c_desc, void *d, cublasLtMatrixLayout_t d_desc,
-                              const cublasLtMatmulAlgo_t *given, void *workspace, size_t workspace_bytes, cudaStream_t stream) {
+cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, const void *alpha,
+                              const void *a, cublasLtMatrixLayout_t a_desc, const void *b,
+                              cublasLtMatrixLayout_t b_desc, const void *beta, const void *c,
+                              cublasLtMatrixLayout_t c_desc, void *d, cublasLtMatrixLayout_t d_desc,
+                              const cublasLtMatmulAlgo_t *given, void *workspace, size_t workspace_bytes,
+                              cudaStream_t stream) {
     Operation o;
     Algo algo;
     if (handle != (cublasLtHandle_t)&the_handle) return CUBLAS_STATUS_NOT_INITIALIZED;
-    if (!alpha || !beta || !a || !b || !d || !read_operation(&o, desc, a_desc, b_desc, c_desc, d_desc) || !read(given, ALGO, &algo))
+    if (!alpha || !beta || !a || !b || !d || !read_operation(&o, desc, a_desc, b_desc, c_desc, d_desc) ||
+        !read(given, ALGO, &algo))
         return CUBLAS_STATUS_INVALID_VALUE;
     const cublasStatus_t status = check(o);
     if (status != CUBLAS_STATUS_SUCCESS) return status;
-    if (algo.made_for != identity(o) || workspace_bytes < algo.workspace || (algo.workspace > 0 && (!workspace || !is_aligned(workspace, 16))))
+    if (algo.made_for != identity(o) || workspace_bytes < algo.workspace ||
+        (algo.workspace > 0 && (!workspace || !is_aligned(workspace, 16))))
         return CUBLAS_STATUS_INVALID_VALUE;
     const bool wide = o.desc.scale == CUDA_R_64F;
     const double by = wide ? *(const double *)alpha : (double)*(const float *)alpha;
@@ -351,12 +397,15 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
     const int size = size_of(o.d.type);
     const void *pointers[4] = {a, b, c ? c : d, d};
     for (int i = 0; i < 4; i++)
-        if (!is_aligned(pointers[i], algo.align[i]) || !is_aligned(pointers[i], (uint64_t)size)) return CUBLAS_STATUS_INVALID_VALUE;
+        if (!is_aligned(pointers[i], algo.align[i]) || !is_aligned(pointers[i], (uint64_t)size))
+            return CUBLAS_STATUS_INVALID_VALUE;
     if (keep != 0 && !c) return CUBLAS_STATUS_INVALID_VALUE;
     if (c == d && (o.c.ld != o.d.ld || o.c.stride != o.d.stride)) return CUBLAS_STATUS_INVALID_VALUE;
-    if ((o.desc.epilogue & CUBLASLT_EPILOGUE_BIAS) && (!o.desc.bias || !is_aligned(o.desc.bias, (uint64_t)size)))
+    if ((o.desc.epilogue & CUBLASLT_EPILOGUE_BIAS) &&
+        (!o.desc.bias || !is_aligned(o.desc.bias, (uint64_t)size)))
         return CUBLAS_STATUS_INVALID_VALUE;
-    if ((o.desc.epilogue & 128) && (!o.desc.aux || !is_aligned(o.desc.aux, 16))) return CUBLAS_STATUS_INVALID_VALUE;
+    if ((o.desc.epilogue & 128) && (!o.desc.aux || !is_aligned(o.desc.aux, 16)))
+        return CUBLAS_STATUS_INVALID_VALUE;
     const uint64_t used = algo.workspace;
     const auto work = [=] {
         if (used > 0) memset(workspace, 0xff, (size_t)used);
@@ -367,5 +416,6 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
         default: products<__nv_bfloat16, float>(o, by, keep, a, b, c, d); break;
         }
     };
-    return on_cpu::enqueue(stream, work) == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_EXECUTION_FAILED;
+    return on_cpu::enqueue(stream, work) == cudaSuccess ? CUBLAS_STATUS_SUCCESS
+                                                        : CUBLAS_STATUS_EXECUTION_FAILED;
 }

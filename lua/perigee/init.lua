@@ -228,8 +228,8 @@ end
 
 -- What amp gives under pg itself.
 for _, name in ipairs {
-    "autocast", "is_autocast_enabled", "get_autocast_dtype", "is_autocast_cache_enabled", "set_float32_matmul_precision",
-    "get_float32_matmul_precision",
+    "autocast", "is_autocast_enabled", "get_autocast_dtype", "is_autocast_cache_enabled",
+    "set_float32_matmul_precision", "get_float32_matmul_precision",
 } do
     LAZY_NAMES[name] = "amp"
 end

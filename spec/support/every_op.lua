@@ -113,12 +113,6 @@ local function build(options)
             op(hyper, { p }, { g }, { m }, { v })
             return p, m, v
         end,
-        pg_unscale_ = function(op)
-            local g, h = x34 * 2, x43 * 3
-            local found = pg.zeros(1)
-            op(found, { g, h }, pg.full({ 1 }, 0.25))
-            return found, g, h
-        end,
         pg_clip_grad_norm_ = function(op)
             local g, h = x34 * 2, x43 * 3
             return op({ g, h }, 0.5), g, h
