@@ -270,6 +270,24 @@ describe("GradScaler", function()
         close(w:detach(), pg.full({ 3 }, -3), 0)
     end)
 
+    it("goes PyTorch's way, step by step", function()
+        local s = fixture.read("fixtures/ops/data/autocast.json", "python3 fixtures/ops/generate_ops.py").scaler
+        local special = { inf = math.huge, nan = 0 / 0 }
+        local w = nn.Parameter(pg.ones(3))
+        local opt = pg.optim.SGD({ w }, { lr = 0.25 })
+        local scaler = pg.amp.GradScaler(device, s.options)
+        assert.is_true(#s.steps > 10)
+        for k, step in ipairs(s.steps) do
+            opt:zero_grad()
+            scaler:scale((w * (special[s.factors[k]] or tonumber(s.factors[k]))):sum()):backward()
+            scaler:step(opt)
+            scaler:update()
+            assert.are.equal(step.scale, scaler:get_scale())
+            assert.are.equal(step.growth_tracker, scaler:state_dict()._growth_tracker)
+            close(w:detach(), pg.tensor(step.w), 0)
+        end
+    end)
+
     it("does not grow to infinity", function()
         local w, opt, scaler = setup { growth_interval = 1, init_scale = 2 ^ 127 }
         scaler:scale((w * 0):sum()):backward()
