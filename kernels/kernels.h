@@ -255,12 +255,14 @@ typedef struct pg_kernels {
     int (*softmax)(const pg_context *, int dtype, int64_t rows, int64_t n, const void *in, void *out, bool log);
     int (*softmax_backward)(const pg_context *, int dtype, int64_t rows, int64_t n, const void *grad, const void *result,
                             void *out, bool log);
-    /* y = (x - mean) * rstd * weight + bias; weight, bias, mean, rstd may be NULL; mean and rstd (rows), float32 for halves */
-    int (*layer_norm)(const pg_context *, int dtype, int64_t rows, int64_t n, const void *x, const void *weight,
-                      const void *bias, double eps, void *y, void *mean, void *rstd);
-    /* any of dx, dweight, dbias may be NULL */
+    /* y = (x - mean) * rstd * weight + bias; weight, bias, mean, rstd may be NULL; mean and rstd (rows), float32 for halves. With
+     * residual, x + residual, which goes to sum too, stands for x; both or neither. */
+    int (*layer_norm)(const pg_context *, int dtype, int64_t rows, int64_t n, const void *x, const void *residual,
+                      const void *weight, const void *bias, double eps, void *y, void *sum, void *mean, void *rstd);
+    /* any of dx, dweight, dbias may be NULL; grad_sum, or NULL, is added to dx */
     int (*layer_norm_backward)(const pg_context *, int dtype, int64_t rows, int64_t n, const void *grad, const void *x,
-                               const void *weight, const void *mean, const void *rstd, void *dx, void *dweight, void *dbias);
+                               const void *weight, const void *mean, const void *rstd, const void *grad_sum, void *dx,
+                               void *dweight, void *dbias);
     /* loss (rows) unreduced, already weighted (0 where ignored); lse (rows); row_weight (rows): what the mean divides by, summed.
      * These three, and grad_rows below, are float32 for halves. */
     int (*cross_entropy)(const pg_context *, int dtype, const pg_classifier *c, void *loss, void *lse, void *row_weight);
@@ -291,6 +293,6 @@ typedef struct pg_kernels {
     X(cross_entropy_backward) X(attention) X(attention_backward) X(sgd) X(adam) X(total_norm) X(clip_scale) X(unscale)
 
 /* Raised whenever this file changes what a kernel is given. */
-#define PG_KERNELS_HASH UINT64_C(0x50e7000000000011)
+#define PG_KERNELS_HASH UINT64_C(0x50e7000000000012)
 
 #endif

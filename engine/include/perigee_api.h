@@ -1269,6 +1269,14 @@ int pg_log_softmax(pg_tensor *out, const pg_tensor *input, int64_t dim, int dtyp
  * layer_norm. */
 int pg_layer_norm(pg_tensor *out, const pg_tensor *input, const int64_t *normalized_shape,
                   int normalized_shape_n, const pg_tensor *weight, const pg_tensor *bias, double eps);
+/* nn.functional.add_layer_norm(input: Tensor, residual: Tensor, normalized_shape: int[],
+ *   weight: Tensor? = nil, bias: Tensor? = nil, eps: float = 1e-5) -> (output: Tensor, sum: Tensor)
+ *   [grad2, autocast f32]
+ * sum = input + residual and output = layer_norm(sum), in one pass over memory; residual has the shape and
+ * dtype of input. */
+int pg_add_layer_norm(pg_tensor *output, pg_tensor *sum, const pg_tensor *input, const pg_tensor *residual,
+                      const int64_t *normalized_shape, int normalized_shape_n, const pg_tensor *weight,
+                      const pg_tensor *bias, double eps);
 /* nn.functional.embedding(input: Tensor, weight: Tensor, padding_idx: int? = nil) -> Tensor   [grad2]
  * weight[input]: input (*) ids, int64 or int32, weight (rows, size) -> (*, size). The row padding_idx gets
  * no gradient. PyTorch's embedding. */

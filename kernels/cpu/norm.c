@@ -10,8 +10,8 @@ enum { BLOCKS = 64, BLOCK_ROWS = 16 };
 
 typedef struct norm_arg {
     int64_t rows, n, block;
-    const void *x, *weight, *bias, *grad, *mean, *rstd;
-    void *y, *mean_out, *rstd_out, *dx, *dweight, *dbias;
+    const void *x, *residual, *weight, *bias, *grad, *grad_sum, *mean, *rstd;
+    void *y, *sum, *mean_out, *rstd_out, *dx, *dweight, *dbias;
     void *partial_weight, *partial_bias;   /* (blocks, n), or NULL */
     double eps;
 } norm_arg;
@@ -21,18 +21,25 @@ typedef struct norm_arg {
 
 static int64_t norm_grain(int64_t n) { return n >= 8192 ? 1 : 8192 / (n + 1) + 1; }
 
-int PG_K(layer_norm)(const pg_context *context, int dtype, int64_t rows, int64_t n, const void *x, const void *weight,
-                     const void *bias, double eps, void *y, void *mean, void *rstd) {
+int PG_K(layer_norm)(const pg_context *context, int dtype, int64_t rows, int64_t n, const void *x, const void *residual,
+                     const void *weight, const void *bias, double eps, void *y, void *sum, void *mean, void *rstd) {
     if (rows <= 0 || n <= 0) return PG_KERNEL_OK;
     if (is_half(dtype)) {
-        float *wide = widened(context, dtype, rows * n, x);
+        float *wide = widened(context, dtype, rows * n, x), *more = residual ? widened(context, dtype, rows * n, residual) : NULL;
         const float *w = weight ? widened(context, dtype, n, weight) : NULL, *b = bias ? widened(context, dtype, n, bias) : NULL;
-        if (!wide || (weight && !w) || (bias && !b)) return PG_KERNEL_NO_SCRATCH;
-        const int status = PG_K(layer_norm)(context, PG_K_FLOAT32, rows, n, wide, w, b, eps, wide, mean, rstd);
+        if (!wide || (residual && !more) || (weight && !w) || (bias && !b)) return PG_KERNEL_NO_SCRATCH;
+        if (residual) {
+            /* the sum as it will be read again: rounded */
+            for (int64_t i = 0; i < rows * n; i++) wide[i] += more[i];
+            narrowed(context, dtype, rows * n, wide, sum);
+            wide = widened(context, dtype, rows * n, sum);
+            if (!wide) return PG_KERNEL_NO_SCRATCH;
+        }
+        const int status = PG_K(layer_norm)(context, PG_K_FLOAT32, rows, n, wide, NULL, w, b, eps, wide, NULL, mean, rstd);
         return status ? status : narrowed(context, dtype, rows * n, wide, y);
     }
-    norm_arg arg = {.rows = rows, .n = n, .x = x, .weight = weight, .bias = bias, .eps = eps, .y = y, .mean_out = mean,
-                    .rstd_out = rstd};
+    norm_arg arg = {.rows = rows, .n = n, .x = x, .residual = residual, .weight = weight, .bias = bias, .eps = eps, .y = y,
+                    .sum = sum, .mean_out = mean, .rstd_out = rstd};
     switch (dtype) {
     case PG_K_FLOAT32: parallel(context, rows, norm_grain(n), norm_f32, &arg); return PG_KERNEL_OK;
     case PG_K_FLOAT64: parallel(context, rows, norm_grain(n), norm_f64, &arg); return PG_KERNEL_OK;
@@ -41,14 +48,16 @@ int PG_K(layer_norm)(const pg_context *context, int dtype, int64_t rows, int64_t
 }
 
 int PG_K(layer_norm_backward)(const pg_context *context, int dtype, int64_t rows, int64_t n, const void *grad, const void *x,
-                              const void *weight, const void *mean, const void *rstd, void *dx, void *dweight, void *dbias) {
+                              const void *weight, const void *mean, const void *rstd, const void *grad_sum, void *dx,
+                              void *dweight, void *dbias) {
     if (n <= 0) return PG_KERNEL_OK;
     if (is_half(dtype)) {
         float *g = widened(context, dtype, rows * n, grad), *wide = widened(context, dtype, rows * n, x);
         const float *w = weight ? widened(context, dtype, n, weight) : NULL;
+        const float *more = grad_sum ? widened(context, dtype, rows * n, grad_sum) : NULL;
         float *sums = context->scratch(context, 2 * (size_t)n * sizeof *sums);
-        if (!g || !wide || (weight && !w) || !sums) return PG_KERNEL_NO_SCRATCH;
-        const int status = PG_K(layer_norm_backward)(context, PG_K_FLOAT32, rows, n, g, wide, w, mean, rstd, dx ? g : NULL,
+        if (!g || !wide || (weight && !w) || (grad_sum && !more) || !sums) return PG_KERNEL_NO_SCRATCH;
+        const int status = PG_K(layer_norm_backward)(context, PG_K_FLOAT32, rows, n, g, wide, w, mean, rstd, more, dx ? g : NULL,
                                                      dweight ? sums : NULL, dbias ? sums + n : NULL);
         if (status) return status;
         if (dx) narrowed(context, dtype, rows * n, g, dx);
@@ -58,8 +67,8 @@ int PG_K(layer_norm_backward)(const pg_context *context, int dtype, int64_t rows
     }
     if (dtype != PG_K_FLOAT32 && dtype != PG_K_FLOAT64) return PG_KERNEL_UNSUPPORTED;
     const size_t size = dtype == PG_K_FLOAT32 ? sizeof(float) : sizeof(double);
-    norm_arg arg = {.rows = rows, .n = n, .x = x, .weight = weight, .grad = grad, .mean = mean, .rstd = rstd, .dx = dx,
-                    .dweight = dweight, .dbias = dbias};
+    norm_arg arg = {.rows = rows, .n = n, .x = x, .weight = weight, .grad = grad, .grad_sum = grad_sum, .mean = mean, .rstd = rstd,
+                    .dx = dx, .dweight = dweight, .dbias = dbias};
     arg.block = (rows + BLOCKS - 1) / BLOCKS > BLOCK_ROWS ? (rows + BLOCKS - 1) / BLOCKS : BLOCK_ROWS;
     const int64_t blocks = (rows + arg.block - 1) / arg.block;
     if (dweight || dbias) {
@@ -85,6 +94,12 @@ static void F(norm)(void *arg, int64_t begin, int64_t end, int worker) {
     for (int64_t r = begin; r < end; r++) {
         const T *x = (const T *)a->x + r * n;
         T *y = (T *)a->y + r * n;
+        if (a->residual) {
+            const T *more = (const T *)a->residual + r * n;
+            T *sum = (T *)a->sum + r * n;
+            for (int64_t i = 0; i < n; i++) sum[i] = x[i] + more[i];
+            x = sum;
+        }
         const T mean = F(row_sum)(n, x) * inverse;
         const T rstd = (T)(1 / sqrt((double)(F(row_spread)(n, x, mean) * inverse) + a->eps));
         if (w && b)
@@ -133,6 +148,9 @@ static void F(norm_backward)(void *arg, int64_t begin, int64_t end, int worker) 
                 for (int64_t i = 0; i < n; i++) dx[i] = rstd * (F(fma)(g[i], w[i], -m) - (x[i] - mean) * rstd * d);
             else
                 for (int64_t i = 0; i < n; i++) dx[i] = rstd * (g[i] - m - (x[i] - mean) * rstd * d);
+            if (!a->grad_sum) continue;
+            const T *more = (const T *)a->grad_sum + r * n;
+            for (int64_t i = 0; i < n; i++) dx[i] += more[i];
         }
     }
 }

@@ -2,6 +2,7 @@
  *
  * Bound by memory. Forward reads x and writes y once (8 bytes an element for float32, 4 for halves; weight and bias stay in the
  * first cache): a row of up to HELD values is kept in registers between mean, spread and result, so both passes over it are free.
+ * With a residual the sum is made on the way: 16 bytes an element where add and norm apart move 20.
  * Backward reads x and grad and writes dx once (12 bytes; 6 for halves): a block keeps the columns' sums of its rows in registers
  * beside, and its share of dweight and dbias leaves once, at the end. 85 to 95 % of copy bandwidth is what to expect from either where
  * rows are multiples of 16 bytes. Other rows, and longer ones, are read again from the L2 cache.
@@ -35,9 +36,24 @@ template <class C> static __device__ __forceinline__ C rstd_of(C variance, doubl
     return (C)(1 / sqrt((double)variance + eps));
 }
 
+/* x += residual for the values at at, at + step, ... of a row, as sum will give them back: rounded; and there they go. */
+template <int N, int P, class T>
+static __device__ __forceinline__ void add_residual(const T *residual, T *sum, int64_t n, int64_t at, int64_t step, compute_t<T> *x) {
+#pragma unroll
+    for (int s = 0; s < N / P; s++) {
+        if (at + s * step >= n) continue;
+        compute_t<T> r[P];
+        take<P>(residual + at + s * step, r);
+#pragma unroll
+        for (int i = 0; i < P; i++) x[s * P + i] = load_as<T>(store_as<T>(x[s * P + i] + r[i]));
+        give<P>(sum + at + s * step, x + s * P);
+    }
+}
+
 template <class T, int E, int P, bool WIDE>
-static __global__ __launch_bounds__(WIDE ? TEAM_MOST : TEAM_WARPS * WARP) void norm_held(int64_t rows, int64_t n, const T *in, const T *weight, const T *bias, double eps, T *out,
-                          compute_t<T> *mean_out, compute_t<T> *rstd_out) {
+static __global__ __launch_bounds__(WIDE ? TEAM_MOST : TEAM_WARPS * WARP)
+void norm_held(int64_t rows, int64_t n, const T *in, const T *residual, const T *weight, const T *bias, double eps, T *out, T *sum_out,
+               compute_t<T> *mean_out, compute_t<T> *rstd_out) {
     typedef compute_t<T> C;
     TEAM_OF_ROW(WIDE);
     if (row >= rows) return;
@@ -45,6 +61,7 @@ static __global__ __launch_bounds__(WIDE ? TEAM_MOST : TEAM_WARPS * WARP) void n
     const C inverse = (C)1 / (C)n;
     C x[E], sum = 0, spread = 0;
     take_steps<E, P>(in + row * n, n, at, step, (C)0, x);
+    if (residual) add_residual<E, P>(residual + row * n, sum_out + row * n, n, at, step, x);
 #pragma unroll
     for (int i = 0; i < E; i++) sum += x[i];
     const C mean = team_sum<WIDE>(sum) * inverse;
@@ -63,8 +80,9 @@ static __global__ __launch_bounds__(WIDE ? TEAM_MOST : TEAM_WARPS * WARP) void n
 
 /* Rows of any length, read three times. */
 template <class T, int P>
-static __global__ __launch_bounds__(TEAM_MOST) void norm_again(int64_t n, const T *in, const T *weight, const T *bias, double eps, T *out, compute_t<T> *mean_out,
-                           compute_t<T> *rstd_out) {
+static __global__ __launch_bounds__(TEAM_MOST)
+void norm_again(int64_t n, const T *in, const T *residual, const T *weight, const T *bias, double eps, T *out, T *sum_out,
+                compute_t<T> *mean_out, compute_t<T> *rstd_out) {
     typedef compute_t<T> C;
     enum { N = P > 8 ? P : 8 };
     const int64_t row = blockIdx.x, step = (int64_t)blockDim.x * P;
@@ -73,9 +91,11 @@ static __global__ __launch_bounds__(TEAM_MOST) void norm_again(int64_t n, const 
     C x[N], sum = 0, spread = 0;
     for (int64_t at = (int64_t)threadIdx.x * P; at < n; at += N / P * step) {
         take_steps<N, P>(from, n, at, step, (C)0, x);
+        if (residual) add_residual<N, P>(residual + row * n, sum_out + row * n, n, at, step, x);
 #pragma unroll
         for (int i = 0; i < N; i++) sum += x[i];
     }
+    if (residual) from = sum_out + row * n;   /* each thread reads what it wrote */
     const C mean = team_sum<true>(sum) * inverse;
     for (int64_t at = (int64_t)threadIdx.x * P; at < n; at += N / P * step) {
         take_steps<N, P>(from, n, at, step, mean, x);
@@ -92,13 +112,14 @@ static __global__ __launch_bounds__(TEAM_MOST) void norm_again(int64_t n, const 
     if (threadIdx.x == 0 && rstd_out) rstd_out[row] = rstd;
 }
 
-extern "C" int PG_K(layer_norm)(const pg_context *c, int dtype, int64_t rows, int64_t n, const void *x, const void *weight,
-                                const void *bias, double eps, void *y, void *mean, void *rstd) {
+extern "C" int PG_K(layer_norm)(const pg_context *c, int dtype, int64_t rows, int64_t n, const void *x, const void *residual,
+                                const void *weight, const void *bias, double eps, void *y, void *sum, void *mean, void *rstd) {
     if (rows <= 0 || n <= 0) return PG_KERNEL_OK;
     PG_FOR_FLOATS(dtype, {
-        const bool packs = n % packed<T>::N == 0 && aligned16(x) && aligned16(y) && aligned16(weight) && aligned16(bias);
-        LAUNCH_ROWS(norm_held, norm_again, c, packs, (const T *)x, (const T *)weight, (const T *)bias, eps, (T *)y,
-                    (compute_t<T> *)mean, (compute_t<T> *)rstd);
+        const bool packs = n % packed<T>::N == 0 && aligned16(x) && aligned16(residual) && aligned16(y) && aligned16(sum) &&
+                           aligned16(weight) && aligned16(bias);
+        LAUNCH_ROWS(norm_held, norm_again, c, packs, (const T *)x, (const T *)residual, (const T *)weight, (const T *)bias, eps,
+                    (T *)y, (T *)sum, (compute_t<T> *)mean, (compute_t<T> *)rstd);
     })
 }
 
@@ -112,7 +133,7 @@ enum { BLOCKS = 512, BLOCK_ROWS = 4, TOTAL_COLUMNS = 32, TOTAL_PARTS = 8, COLUMN
 template <class T> struct norm_slopes {
     typedef compute_t<T> C;
     int64_t rows, n, run;                  /* run: rows of a block */
-    const T *grad, *x, *weight;            /* weight may be NULL */
+    const T *grad, *x, *weight, *grad_sum; /* weight and grad_sum may be NULL */
     const C *mean, *rstd;
     T *dx;                                 /* may be NULL */
     C *partial_weight, *partial_bias;      /* (runs, n), or NULL */
@@ -122,7 +143,21 @@ template <class C> static __device__ __forceinline__ C norm_slope(C g, C w, bool
     return rstd * ((weighted ? fma_of(g, w, -m) : g - m) - centred * rstd * d);
 }
 
-template <class T, int E, int P, bool WIDE> static __global__ __launch_bounds__(WIDE ? TEAM_MOST : TEAM_WARPS * WARP) void norm_backward_held(norm_slopes<T> a) {
+/* d += grad_sum for the values at at, at + step, ... of a row. */
+template <int N, int P, class T>
+static __device__ __forceinline__ void add_steps(const T *grad_sum, int64_t n, int64_t at, int64_t step, compute_t<T> *d) {
+#pragma unroll
+    for (int s = 0; s < N / P; s++) {
+        if (at + s * step >= n) continue;
+        compute_t<T> more[P];
+        take<P>(grad_sum + at + s * step, more);
+#pragma unroll
+        for (int i = 0; i < P; i++) d[s * P + i] += more[i];
+    }
+}
+
+template <class T, int E, int P, bool WIDE>
+static __global__ __launch_bounds__(WIDE ? TEAM_MOST : TEAM_WARPS * WARP) void norm_backward_held(norm_slopes<T> a) {
     typedef compute_t<T> C;
     const int warp = (int)threadIdx.x / WARP;
     const int threads = WIDE ? (int)blockDim.x : (int)WARP, thread = WIDE ? (int)threadIdx.x : (int)threadIdx.x % WARP;
@@ -152,6 +187,7 @@ template <class T, int E, int P, bool WIDE> static __global__ __launch_bounds__(
         const C m = sum * inverse, d = dot * rstd * inverse;
 #pragma unroll
         for (int i = 0; i < E; i++) g[i] = norm_slope(g[i], w[i], a.weight != NULL, x[i], rstd, m, d);
+        if (a.grad_sum) add_steps<E, P>(a.grad_sum + row * n, n, at, step, g);
         give_steps<E, P>(a.dx + row * n, n, at, step, g);
     }
     if (!a.partial_weight) return;
@@ -214,6 +250,7 @@ static __global__ __launch_bounds__(TEAM_MOST) void norm_backward_again(norm_slo
         if (a.weight) take_steps<N, P>(a.weight, n, at, step, (C)0, w);
 #pragma unroll
         for (int i = 0; i < N; i++) g[i] = norm_slope(g[i], w[i], a.weight != NULL, x[i] - mean, rstd, m, d);
+        if (a.grad_sum) add_steps<N, P>(a.grad_sum + row * n, n, at, step, g);
         give_steps<N, P>(a.dx + row * n, n, at, step, g);
     }
 }
@@ -281,7 +318,8 @@ static int norm_backward(const pg_context *c, norm_slopes<T> a, T *dweight, T *d
         if (!a.partial_weight) return PG_KERNEL_NO_SCRATCH;
         a.partial_bias = a.partial_weight + (runs + 1) * n;
     }
-    const bool packs = n % P == 0 && aligned16(a.grad) && aligned16(a.x) && aligned16(a.weight) && aligned16(a.dx);
+    const bool packs = n % P == 0 && aligned16(a.grad) && aligned16(a.x) && aligned16(a.weight) && aligned16(a.grad_sum) &&
+                       aligned16(a.dx);
     const unsigned grid = (unsigned)runs;
     if (rows == 0) {
         /* the sums are zeros */
@@ -306,12 +344,12 @@ static int norm_backward(const pg_context *c, norm_slopes<T> a, T *dweight, T *d
 }
 
 extern "C" int PG_K(layer_norm_backward)(const pg_context *c, int dtype, int64_t rows, int64_t n, const void *grad, const void *x,
-                                         const void *weight, const void *mean, const void *rstd, void *dx, void *dweight,
-                                         void *dbias) {
+                                         const void *weight, const void *mean, const void *rstd, const void *grad_sum,
+                                         void *dx, void *dweight, void *dbias) {
     if (n <= 0) return PG_KERNEL_OK;
     PG_FOR_FLOATS(dtype, {
-        norm_slopes<T> a = {rows, n, 0, (const T *)grad, (const T *)x, (const T *)weight, (const compute_t<T> *)mean,
-                            (const compute_t<T> *)rstd, (T *)dx, NULL, NULL};
+        norm_slopes<T> a = {rows, n, 0, (const T *)grad, (const T *)x, (const T *)weight, (const T *)grad_sum,
+                            (const compute_t<T> *)mean, (const compute_t<T> *)rstd, (T *)dx, NULL, NULL};
         return norm_backward<T>(c, a, (T *)dweight, (T *)dbias);
     })
 }

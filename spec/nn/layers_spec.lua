@@ -53,6 +53,21 @@ describe("layers", function()
         assert.is_false((numbers.settled(function() m(pg.int64 { 5 }) end)))
     end)
 
+    it("LayerNorm adds a residual on the way", function()
+        for _, dtype in ipairs { pg.float32, pg.float64, pg.bfloat16 } do
+            local m = nn.LayerNorm(24):to(dtype)
+            nn.init.normal_(m.weight)
+            nn.init.normal_(m.bias)
+            local x, r = pg.randn(2, 7, 24, { dtype = dtype }), pg.randn(2, 7, 24, { dtype = dtype })
+            local y, sum = m(x, r)
+            assert.is_true(sum:equal(x + r))
+            assert.is_true(y:equal(m(sum)))
+        end
+        local m = nn.LayerNorm(4)
+        assert.has_error(function() m(pg.ones(2, 4), pg.ones(4)) end)
+        assert.has_error(function() m(pg.ones(2, 4), pg.ones(2, 4, { dtype = pg.float64 })) end)
+    end)
+
     it("LayerNorm normalises the last dimensions", function()
         local m = nn.LayerNorm(4)
         local y = m(pg.tensor { { 1, 2, 3, 4 }, { -2, 0, 0, 2 } })

@@ -335,6 +335,12 @@ samples.pg_layer_norm = {
     with(function(op, x, w) return op(x, { 4 }, w) end, real(2, 4), real(4)),
     with(function(op, x, b) return op(x, { 4 }, nil, b) end, real(2, 4), real(4)),
 }
+samples.pg_add_layer_norm = {
+    with(function(op, x, r, w, b) return op(x, r, 5, w, b) end, real(3, 5), strided(3, 5), real(5), real(5)),
+    with(function(op, x, r) return (op(x, r, { 2, 3 }, { eps = 0.1 })) end, strided(2, 2, 3), real(2, 2, 3)),
+    with(function(op, x, r, w) return (select(2, op(x, r, { 4 }, w))) end, real(2, 4), real(2, 4), real(4)),
+    with(function(op, x, r, b) return op(x, r, { 4 }, nil, b) end, real(2, 4), real(2, 4), real(4)),
+}
 samples.pg_embedding = {
     with(function(op, w) return op(pg.int64 { { 2, 0 }, { 2, 3 } }, w) end, real(4, 3)),
     with(function(op, w) return op(pg.int64 { 1, 0, 1 }, w, 3) end, strided(4, 3)),

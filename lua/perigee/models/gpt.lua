@@ -90,8 +90,9 @@ end
 ---@param x Tensor (B, T, C)
 ---@return Tensor (B, T, C)
 function Block:forward(x)
-    x = x + self.attn(self.ln_1(x))
-    return x + self.mlp(self.ln_2(x))
+    local y
+    y, x = self.ln_2(x, self.attn(self.ln_1(x)))
+    return x + self.mlp(y)
 end
 
 -- ---- the model ----

@@ -52,9 +52,15 @@ function LayerNorm:reset_parameters()
     end
 end
 
+--- With a residual x + residual is normalised, and given too: one pass over memory for both.
 ---@param x Tensor (*, normalized_shape)
+---@param residual Tensor? of x's shape and dtype
 ---@return Tensor of x's shape
-function LayerNorm:forward(x)
+---@return Tensor? x + residual
+function LayerNorm:forward(x, residual)
+    if residual then
+        return F.add_layer_norm(x, residual, self.normalized_shape, self.weight, self.bias, self.eps)
+    end
     return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
 end
 
