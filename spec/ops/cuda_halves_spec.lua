@@ -73,8 +73,8 @@ on_cuda("spec/ops/cuda_halves_spec.lua", function()
         -- { batch, heads, kv heads, queries, keys, size, size of values }: around the tiles of 128 and 64 queries and
         -- of 64 and 32 keys; sizes padded to 64 and to 128, and those that go without tensor cores
         local SHAPES = {
-            { 1, 2, 2, 5, 7, 64, 64 }, { 2, 2, 1, 130, 70, 64, 64 }, { 1, 2, 2, 64, 129, 32, 40 },
-            { 1, 1, 1, 150, 150, 128, 128 }, { 1, 2, 1, 33, 70, 80, 96 }, { 1, 2, 2, 20, 30, 12, 5 },
+            { 1, 2, 2, 5, 7, 64, 64 }, { 1, 4, 2, 130, 70, 64, 64 }, { 1, 2, 2, 64, 129, 32, 40 },
+            { 1, 1, 1, 150, 150, 128, 128 }, { 1, 2, 1, 33, 70, 80, 96 }, { 2, 4, 2, 20, 30, 12, 5 },
             { 1, 1, 1, 40, 40, 136, 136 },
         }
         local function shapes_of(s)
@@ -112,8 +112,9 @@ on_cuda("spec/ops/cuda_halves_spec.lua", function()
                     seen[0] = false
                     both(dtype, shapes_of(s), function(t)
                         local mask = added:to(t[1].device, t[1].dtype)
-                        return F.scaled_dot_product_attention(t[1], t[2], t[3], mask)
-                            + F.scaled_dot_product_attention(t[1], t[2], t[3], seen:to(t[1].device))
+                        local options = { enable_gqa = s[2] ~= s[3] }
+                        return F.scaled_dot_product_attention(t[1], t[2], t[3], mask, 0, options)
+                            + F.scaled_dot_product_attention(t[1], t[2], t[3], seen:to(t[1].device), 0, options)
                     end)
                 end
             end)
