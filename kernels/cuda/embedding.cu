@@ -1,11 +1,12 @@
 /* embedding.cu: rows fetched and rows added to by index.
  *
- * index_select is bound by memory: the index is read once a row, each row read and written once, in units of up to 16 bytes, a warp's
- * lanes beside each other: 85 to 95 % of copy bandwidth is what to expect where rows have 64 bytes or more; rows of a few bytes
- * are fetched in sectors of 32 and cost that.
- * index_add: the places are put into order (order.h), then one thread alone adds to an element, in the order of the index as the
- * CPU's kernel does: the same bits in every run, without atomics. Bound by reading the source, 8 rows under way in each thread; a row
- * that is added to very often is the tail of the launch.
+ * index_select is bound by memory: the index is read once a row, each row read and written once, in units
+ * of up to 16 bytes, a warp's lanes beside each other: 85 to 95 % of copy bandwidth is what to expect
+ * where rows have 64 bytes or more; rows of a few bytes are fetched in sectors of 32 and cost that.
+ * index_add: the places are put into order (order.h), then one thread alone adds to an element, in the
+ * order of the index as the CPU's kernel does: the same bits in every run, without atomics. Bound by
+ * reading the source, 8 rows under way in each thread; a row that is added to very often is the tail of
+ * the launch.
  */
 #include "order.h"
 #include "rows.h"
@@ -31,16 +32,19 @@ template <class V> static __global__ void select_rows(selection s, const V *in, 
     }
 }
 
-template <class V> static int launch_select(const pg_context *c, selection s, int64_t bytes, const void *in, void *out) {
+template <class V>
+static int launch_select(const pg_context *c, selection s, int64_t bytes, const void *in, void *out) {
     s.width = bytes / (int64_t)sizeof(V);
     unsigned x = 1, y = 1;
     while (x < 256 && x < s.width) x *= 2;
     while (x * y < 256 && y < s.outer * s.n_index) y *= 2;
-    PG_LAUNCH((select_rows<V>), blocks_for(s.outer * s.n_index, y), dim3(x, y), 0, c, s, (const V *)in, (V *)out);
+    PG_LAUNCH((select_rows<V>), blocks_for(s.outer * s.n_index, y), dim3(x, y), 0, c, s, (const V *)in,
+              (V *)out);
     return launched();
 }
 
-extern "C" int PG_K(index_select)(const pg_context *c, int item, const pg_rows *r, const void *in, void *out) {
+extern "C" int PG_K(index_select)(const pg_context *c, int item, const pg_rows *r, const void *in,
+                                  void *out) {
     const int64_t bytes = r->inner * item;
     if (r->outer * r->n_index <= 0) return PG_KERNEL_OK;
     const selection s = {r->outer, r->size, r->n_index, 0, r->index, r->from_end, c->bad_index, c->op};
@@ -61,7 +65,8 @@ template <class K> static __global__ void row_places(selection s, K *key) {
     }
 }
 
-extern "C" int PG_K(index_add)(const pg_context *c, int dtype, const pg_rows *r, const void *source, double alpha, void *self) {
+extern "C" int PG_K(index_add)(const pg_context *c, int dtype, const pg_rows *r, const void *source,
+                               double alpha, void *self) {
     if (dtype == PG_K_BOOL) return PG_KERNEL_UNSUPPORTED;
     if (r->n_index <= 0) return PG_KERNEL_OK;
     const selection s = {r->outer, r->size, r->n_index, 0, r->index, true, c->bad_index, c->op};
@@ -73,7 +78,8 @@ extern "C" int PG_K(index_add)(const pg_context *c, int dtype, const pg_rows *r,
     if (sums.wide) PG_LAUNCH((row_places<uint64_t>), grid, 256, 0, c, s, (uint64_t *)key);
     else PG_LAUNCH((row_places<uint32_t>), grid, 256, 0, c, s, (uint32_t *)key);
     if (r->outer * r->inner <= 0 || r->size == 0) return launched();   /* the indices have been looked at */
-    const int status = pg_order_cuda(c, sums.wide ? 8 : 4, pg_bits_of((uint64_t)r->size), 1, r->n_index, key, &sums.order);
+    const int status =
+        pg_order_cuda(c, sums.wide ? 8 : 4, pg_bits_of((uint64_t)r->size), 1, r->n_index, key, &sums.order);
     if (status) return status;
     sums.none = (uint64_t)r->size;
     sums.m = r->n_index;
@@ -82,7 +88,8 @@ extern "C" int PG_K(index_add)(const pg_context *c, int dtype, const pg_rows *r,
     sums.outer_shape[0] = r->n_index, sums.outer_stride[0] = r->inner;
     sums.inner_n = r->outer == 1 ? 1 : 2;
     const int last = sums.inner_n - 1;
-    sums.inner_shape[0] = r->outer, sums.inner_from[0] = r->n_index * r->inner, sums.inner_to[0] = r->size * r->inner;
+    sums.inner_shape[0] = r->outer, sums.inner_from[0] = r->n_index * r->inner,
+    sums.inner_to[0] = r->size * r->inner;
     sums.inner_shape[last] = r->inner, sums.inner_from[last] = 1, sums.inner_to[last] = 1;
     sums.from = source;
     sums.to = self;

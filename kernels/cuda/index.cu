@@ -1,10 +1,11 @@
 /* index.cu: element-wise indexed access: gather, scatter, advanced indexing, positions of what is true.
  *
- * Reading by index (gather, index_get) is a thread an element: bound by the index (8 bytes), the element written, and the sectors that the
- * elements read lie in: coalesced where neighbours read neighbours, else 32 bytes an element.
- * Writing by index has one order in every run, the CPU's: where there are lines enough along the indexed dimension a thread walks each;
- * else the places are put into order (order.h) and one thread alone writes an element: what was given last stays, and sums
- * are added as given. The ordering, 20 bytes an element and digit of 8 bits, is what bounds that.
+ * Reading by index (gather, index_get) is a thread an element: bound by the index (8 bytes), the element
+ * written, and the sectors that the elements read lie in: coalesced where neighbours read neighbours, else
+ * 32 bytes an element. Writing by index has one order in every run, the CPU's: where there are lines
+ * enough along the indexed dimension a thread walks each; else the places are put into order (order.h) and
+ * one thread alone writes an element: what was given last stays, and sums are added as given. The
+ * ordering, 20 bytes an element and digit of 8 bits, is what bounds that.
  */
 #include "order.h"
 #include "rows.h"
@@ -31,9 +32,10 @@ static int64_t product(int n, const int64_t *shape) {
     for (int d = 0; d < n; d++) all *= shape[d];
     return all;
 }
-/* Coordinates of a linear position, last dimension first: the first takes what is left, so that one dimension costs no division. I:
- * uint32_t where that is enough. */
-template <class I, class Each> static __device__ __forceinline__ void coordinates(I linear, int n, const int64_t *shape, Each each) {
+/* Coordinates of a linear position, last dimension first: the first takes what is left, so that one
+ * dimension costs no division. I: uint32_t where that is enough. */
+template <class I, class Each>
+static __device__ __forceinline__ void coordinates(I linear, int n, const int64_t *shape, Each each) {
     for (int d = n - 1; d > 0; d--) {
         const I size = (I)shape[d], rest = linear / size;
         each(d, (int64_t)(linear - rest * size));
@@ -84,7 +86,8 @@ template <class V, class I> static __global__ void gather_each(gathering g) {
     for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < g.count; i += stride) {
         int64_t index = 0, dense = 0, indexed = 0;
         coordinates((I)i, g.n, g.shape, [&](int d, int64_t x) {
-            index += x * g.index_stride[d], dense += x * g.dense_stride[d], indexed += x * g.indexed_stride[d];
+            index += x * g.index_stride[d], dense += x * g.dense_stride[d],
+                indexed += x * g.indexed_stride[d];
         });
         const int64_t at = resolve(g.index[index], g.size, false, g.bad, g.op);
         ((V *)g.dense)[dense] = at < 0 ? V() : ((const V *)g.indexed)[indexed + at * g.dim_stride];
@@ -110,7 +113,8 @@ template <class T, bool ADD> static __global__ void scatter_lines(gathering g) {
     for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < g.count; i += stride) {
         int64_t index = 0, dense = 0, indexed = 0;
         coordinates((uint64_t)i, g.n, g.shape, [&](int d, int64_t x) {
-            index += x * g.index_stride[d], dense += x * g.dense_stride[d], indexed += x * g.indexed_stride[d];
+            index += x * g.index_stride[d], dense += x * g.dense_stride[d],
+                indexed += x * g.indexed_stride[d];
         });
         for (int64_t k = 0; k < g.length; k++, index += g.index_step, dense += g.dense_step) {
             const int64_t at = resolve(g.index[index], g.size, false, g.bad, g.op);
@@ -148,8 +152,8 @@ static __device__ __forceinline__ uint64_t key_at(const pg_sums &s, int64_t j) {
     return s.wide ? ((const uint64_t *)s.order.key)[j] : ((const uint32_t *)s.order.key)[j];
 }
 
-/* Blocks of (elements of the inner space, pairs). The first pair of a place adds all of them, in order; where nothing is added the
- * last one writes. */
+/* Blocks of (elements of the inner space, pairs). The first pair of a place adds all of them, in order;
+ * where nothing is added the last one writes. */
 template <class T, bool ADD> static __global__ void sum_by_place(pg_sums s, int64_t inner) {
     enum { AHEAD = 8 };
     const int64_t j = (int64_t)blockIdx.x * blockDim.y + threadIdx.y, beside = ADD ? j - 1 : j + 1;
@@ -255,7 +259,8 @@ static advanced advanced_of(const pg_context *c, const pg_advanced *a, const boo
 }
 
 /* Where position i lies: *dense beside; false where an index is reported. */
-template <class I> static __device__ __forceinline__ bool locate(const advanced &a, I i, int64_t *dense, int64_t *at) {
+template <class I>
+static __device__ __forceinline__ bool locate(const advanced &a, I i, int64_t *dense, int64_t *at) {
     int64_t in_dense = 0, in_base = 0, where[PG_K_DIMS] = {};
     coordinates(i, a.n, a.shape, [&](int d, int64_t x) {
         in_dense += x * a.dense_stride[d], in_base += x * a.base_stride[d];
@@ -300,7 +305,8 @@ template <class K> static __global__ void advanced_places(advanced a, int64_t lo
         key[i] = (K)(locate(a, (uint64_t)i, &dense, &at) ? (uint64_t)(at - lowest) : none);
     }
 }
-template <class K> static __global__ void gathering_places(gathering g, int64_t lowest, uint64_t none, K *key) {
+template <class K>
+static __global__ void gathering_places(gathering g, int64_t lowest, uint64_t none, K *key) {
     const int64_t stride = (int64_t)gridDim.x * blockDim.x;
     for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < g.count; i += stride) {
         int64_t index = 0, indexed = 0;
@@ -389,17 +395,22 @@ extern "C" int PG_K(scatter)(const pg_context *c, int item, const pg_gathering *
     const gathering lines = gathering_of(c, g, true);
     if (lines.count <= 0 || lines.length <= 0) return PG_KERNEL_OK;
     if (!by_lines(lines)) {
-        const int dtype = item == 1 ? PG_K_UINT8 : item == 2 ? PG_K_INT16 : item == 4 ? PG_K_INT32 : PG_K_INT64;
+        const int dtype = item == 1   ? PG_K_UINT8
+                          : item == 2 ? PG_K_INT16
+                          : item == 4 ? PG_K_INT32
+                                      : PG_K_INT64;
         return scatter_by_place(c, dtype, g, false);
     }
-    FOR_ITEM(item, PG_LAUNCH((scatter_lines<T, false>), blocks_for(lines.count, INDEX_THREADS), INDEX_THREADS, 0, c, lines))
+    FOR_ITEM(item, PG_LAUNCH((scatter_lines<T, false>), blocks_for(lines.count, INDEX_THREADS), INDEX_THREADS,
+                             0, c, lines))
     return launched();
 }
 extern "C" int PG_K(scatter_add)(const pg_context *c, int dtype, const pg_gathering *g) {
     const gathering lines = gathering_of(c, g, true);
     if (lines.count <= 0 || lines.length <= 0) return PG_KERNEL_OK;
     if (!by_lines(lines)) return scatter_by_place(c, dtype, g, true);
-    PG_FOR_ALL(dtype, PG_LAUNCH((scatter_lines<T, true>), blocks_for(lines.count, INDEX_THREADS), INDEX_THREADS, 0, c, lines))
+    PG_FOR_ALL(dtype, PG_LAUNCH((scatter_lines<T, true>), blocks_for(lines.count, INDEX_THREADS),
+                                INDEX_THREADS, 0, c, lines))
     return launched();
 }
 
@@ -441,7 +452,8 @@ static __device__ __forceinline__ uint32_t flags_before(uint32_t x, uint32_t *al
     return before + sum - x;
 }
 
-static __global__ __launch_bounds__(INDEX_THREADS) void count_flags(int64_t n, const bool *in, bool packs, int64_t *counts) {
+static __global__ __launch_bounds__(INDEX_THREADS) void count_flags(int64_t n, const bool *in, bool packs,
+                                                                    int64_t *counts) {
     const int64_t first = (int64_t)blockIdx.x * FLAG_TILE + threadIdx.x * FLAGS;
     uint32_t all;
     flags_before(first < n ? __popc(flags_of(in, n, first, packs)) : 0, &all);
@@ -460,8 +472,8 @@ static __global__ __launch_bounds__(INDEX_THREADS) void add_flag_counts(int64_t 
     if (threadIdx.x == 0) counts[tiles] = before;
 }
 /* Positions are gathered in shared memory, so that what leaves is one run. */
-static __global__ __launch_bounds__(INDEX_THREADS) void put_positions(int64_t n, const bool *in, bool packs, const int64_t *counts,
-                                                                      int64_t *out) {
+static __global__ __launch_bounds__(INDEX_THREADS) void put_positions(int64_t n, const bool *in, bool packs,
+                                                                      const int64_t *counts, int64_t *out) {
     __shared__ uint16_t place[FLAG_TILE];
     const int64_t tile = (int64_t)blockIdx.x * FLAG_TILE, first = tile + threadIdx.x * FLAGS;
     unsigned bits = first < n ? flags_of(in, n, first, packs) : 0;
@@ -480,10 +492,12 @@ extern "C" int PG_K(nonzero)(const pg_context *c, int64_t n, const bool *in, int
     const bool packs = aligned16(in);
     PG_LAUNCH((count_flags), tiles, INDEX_THREADS, 0, c, n, in, packs, counts);
     PG_LAUNCH((add_flag_counts), 1, INDEX_THREADS, 0, c, (int64_t)tiles, counts);
-    if (out) PG_LAUNCH((put_positions), tiles, INDEX_THREADS, 0, c, n, in, packs, (const int64_t *)counts, out);
+    if (out)
+        PG_LAUNCH((put_positions), tiles, INDEX_THREADS, 0, c, n, in, packs, (const int64_t *)counts, out);
     const cudaStream_t stream = (cudaStream_t)c->stream;
     const bool arrived = launched() == PG_KERNEL_OK &&
-                         cudaMemcpyAsync(count, counts + tiles, sizeof *count, cudaMemcpyDeviceToHost, stream) == cudaSuccess &&
+                         cudaMemcpyAsync(count, counts + tiles, sizeof *count, cudaMemcpyDeviceToHost,
+                                         stream) == cudaSuccess &&
                          cudaStreamSynchronize(stream) == cudaSuccess;
     return arrived ? PG_KERNEL_OK : PG_KERNEL_FAILED;
 }

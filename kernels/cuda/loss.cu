@@ -1,11 +1,13 @@
-/* loss.cu: cross entropy, fused from logits. The formulas stand in cpu/loss.c: a row's target mass is q, its loss
- * sum_c q_c (lse - x_c), its gradient softmax(x)_c sum(q) - q_c.
+/* loss.cu: cross entropy, fused from logits. The formulas stand in cpu/loss.c: a row's target mass is q, its
+ * loss sum_c q_c (lse - x_c), its gradient softmax(x)_c sum(q) - q_c.
  *
- * Bound by memory, and in a language model by far the largest tensor there is: forward reads the logits once (4 bytes an element for
- * float32, 2 for halves; maximum and sum of exponentials are found together), backward reads them and writes their gradient once,
- * with nothing but the saved lse between. A block takes a row, 16 bytes a load, 2 loads or more under way in each thread: 85 to
- * 95 % of copy bandwidth is what to expect where the classes are padded to a multiple of 16 bytes (50,304 for GPT-2's 50,257); else
- * elements are read one by one. Label smoothing and target probabilities read the row once more, from the L2 cache.
+ * Bound by memory, and in a language model by far the largest tensor there is: forward reads the logits
+ * once (4 bytes an element for float32, 2 for halves; maximum and sum of exponentials are found together),
+ * backward reads them and writes their gradient once, with nothing but the saved lse between. A block
+ * takes a row, 16 bytes a load, 2 loads or more under way in each thread: 85 to 95 % of copy bandwidth is
+ * what to expect where the classes are padded to a multiple of 16 bytes (50,304 for GPT-2's 50,257); else
+ * elements are read one by one. Label smoothing and target probabilities read the row once more, from the
+ * L2 cache.
  */
 #include "rows.h"
 
@@ -32,9 +34,11 @@ template <class T> static __device__ __forceinline__ compute_t<T> weight_of(cons
     return a.weight ? load_as<T>(a.weight[i]) : (compute_t<T>)1;
 }
 /* q of class i, where it is no target by its id. */
-template <class T> static __device__ __forceinline__ compute_t<T> mass_of(const classes<T> &a, int64_t row, int64_t i) {
+template <class T>
+static __device__ __forceinline__ compute_t<T> mass_of(const classes<T> &a, int64_t row, int64_t i) {
     typedef compute_t<T> C;
-    const C t = a.target ? a.spread : (1 - a.smoothing) * load_as<T>(a.probabilities[row * a.n + i]) + a.spread;
+    const C t =
+        a.target ? a.spread : (1 - a.smoothing) * load_as<T>(a.probabilities[row * a.n + i]) + a.spread;
     return weight_of(a, i) * t;
 }
 /* The target's id; -1 where the row is to be ignored, or its target is reported as none. */
@@ -47,7 +51,7 @@ template <class T> static __device__ __forceinline__ int64_t target_of(const cla
 template <int P> struct chunk { static const int N = P > 4 ? 2 * P : 8; };
 
 template <class T, int P, bool WIDE>
-static __global__ __launch_bounds__(WIDE ? TEAM_MOST : TEAM_WARPS * WARP) void loss_forward(classes<T> a) {
+ROWS_KERNEL loss_forward(classes<T> a) {
     typedef compute_t<T> C;
     enum { CHUNK = chunk<P>::N };
     TEAM_OF_ROW(WIDE);
@@ -69,7 +73,8 @@ static __global__ __launch_bounds__(WIDE ? TEAM_MOST : TEAM_WARPS * WARP) void l
         if (target >= 0) loss = (1 - a.smoothing) * row_weight * (lse - load_as<T>(logits[target]));
         if (target >= 0 && a.smoothing != 0) {
             C rest = 0;
-            for (int64_t i = thread; i < n; i += threads) rest += weight_of(a, i) * (lse - load_as<T>(logits[i]));
+            for (int64_t i = thread; i < n; i += threads)
+                rest += weight_of(a, i) * (lse - load_as<T>(logits[i]));
             loss += a.spread * team_sum<WIDE>(rest);
         }
     } else {
@@ -86,7 +91,7 @@ static __global__ __launch_bounds__(WIDE ? TEAM_MOST : TEAM_WARPS * WARP) void l
 }
 
 template <class T, int P, bool WIDE>
-static __global__ __launch_bounds__(WIDE ? TEAM_MOST : TEAM_WARPS * WARP) void loss_backward(classes<T> a) {
+ROWS_KERNEL loss_backward(classes<T> a) {
     typedef compute_t<T> C;
     enum { CHUNK = chunk<P>::N };
     TEAM_OF_ROW(WIDE);
@@ -152,8 +157,8 @@ template <class T> static classes<T> classes_of(const pg_context *c, const pg_cl
         return launched();                                                                                               \
     } while (0)
 
-extern "C" int PG_K(cross_entropy)(const pg_context *c, int dtype, const pg_classifier *k, void *loss, void *lse,
-                                   void *row_weight) {
+extern "C" int PG_K(cross_entropy)(const pg_context *c, int dtype, const pg_classifier *k, void *loss,
+                                   void *lse, void *row_weight) {
     if (k->rows <= 0) return PG_KERNEL_OK;
     PG_FOR_FLOATS(dtype, {
         classes<T> a = classes_of<T>(c, k);
@@ -162,12 +167,14 @@ extern "C" int PG_K(cross_entropy)(const pg_context *c, int dtype, const pg_clas
     })
 }
 
-extern "C" int PG_K(cross_entropy_backward)(const pg_context *c, int dtype, const pg_classifier *k, const void *lse,
-                                            const void *grad_rows, int64_t grad_stride, void *dlogits) {
+extern "C" int PG_K(cross_entropy_backward)(const pg_context *c, int dtype, const pg_classifier *k,
+                                            const void *lse, const void *grad_rows, int64_t grad_stride,
+                                            void *dlogits) {
     if (k->rows <= 0) return PG_KERNEL_OK;
     PG_FOR_FLOATS(dtype, {
         classes<T> a = classes_of<T>(c, k);
-        a.saved = (const compute_t<T> *)lse, a.grad = (const compute_t<T> *)grad_rows, a.grad_stride = grad_stride;
+        a.saved = (const compute_t<T> *)lse, a.grad = (const compute_t<T> *)grad_rows,
+        a.grad_stride = grad_stride;
         a.dlogits = (T *)dlogits;
         LAUNCH_CLASSES(loss_backward,
                        a.n % P == 0 && a.row_stride % P == 0 && aligned16(a.logits) && aligned16(dlogits));

@@ -1,11 +1,12 @@
 /* norm.cu: layer_norm over dense rows (Ba et al. 2016).
  *
- * Bound by memory. Forward reads x and writes y once (8 bytes an element for float32, 4 for halves; weight and bias stay in the
- * first cache): a row of up to HELD values is kept in registers between mean, spread and result, so both passes over it are free.
- * With a residual the sum is made on the way: 16 bytes an element where add and norm apart move 20.
- * Backward reads x and grad and writes dx once (12 bytes; 6 for halves): a block keeps the columns' sums of its rows in registers
- * beside, and its share of dweight and dbias leaves once, at the end. 85 to 95 % of copy bandwidth is what to expect from either where
- * rows are multiples of 16 bytes. Other rows, and longer ones, are read again from the L2 cache.
+ * Bound by memory. Forward reads x and writes y once (8 bytes an element for float32, 4 for halves; weight
+ * and bias stay in the first cache): a row of up to HELD values is kept in registers between mean, spread
+ * and result, so both passes over it are free. With a residual the sum is made on the way: 16 bytes an
+ * element where add and norm apart move 20. Backward reads x and grad and writes dx once (12 bytes; 6 for
+ * halves): a block keeps the columns' sums of its rows in registers beside, and its share of dweight and
+ * dbias leaves once, at the end. 85 to 95 % of copy bandwidth is what to expect from either where rows are
+ * multiples of 16 bytes. Other rows, and longer ones, are read again from the L2 cache.
  */
 #include "rows.h"
 
@@ -13,8 +14,8 @@
 
 /* (x - mean) rstd w + b for the N values at at, at + step, ... of a row. */
 template <int N, int P, class T, class C>
-static __device__ __forceinline__ void normalize(int64_t n, int64_t at, int64_t step, C *x, C mean, C rstd, const T *weight,
-                                                 const T *bias) {
+static __device__ __forceinline__ void normalize(int64_t n, int64_t at, int64_t step, C *x, C mean, C rstd,
+                                                 const T *weight, const T *bias) {
 #pragma unroll
     for (int s = 0; s < N / P; s++) {
         const int64_t from = at + s * step;
@@ -36,9 +37,11 @@ template <class C> static __device__ __forceinline__ C rstd_of(C variance, doubl
     return (C)(1 / sqrt((double)variance + eps));
 }
 
-/* x += residual for the values at at, at + step, ... of a row, as sum will give them back: rounded; and there they go. */
+/* x += residual for the values at at, at + step, ... of a row, as sum will give them back: rounded; and
+ * there they go. */
 template <int N, int P, class T>
-static __device__ __forceinline__ void add_residual(const T *residual, T *sum, int64_t n, int64_t at, int64_t step, compute_t<T> *x) {
+static __device__ __forceinline__ void add_residual(const T *residual, T *sum, int64_t n, int64_t at,
+                                                    int64_t step, compute_t<T> *x) {
 #pragma unroll
     for (int s = 0; s < N / P; s++) {
         if (at + s * step >= n) continue;
@@ -51,9 +54,8 @@ static __device__ __forceinline__ void add_residual(const T *residual, T *sum, i
 }
 
 template <class T, int E, int P, bool WIDE>
-static __global__ __launch_bounds__(WIDE ? TEAM_MOST : TEAM_WARPS * WARP)
-void norm_held(int64_t rows, int64_t n, const T *in, const T *residual, const T *weight, const T *bias, double eps, T *out, T *sum_out,
-               compute_t<T> *mean_out, compute_t<T> *rstd_out) {
+ROWS_KERNEL norm_held(int64_t rows, int64_t n, const T *in, const T *residual, const T *weight, const T *bias,
+                      double eps, T *out, T *sum_out, compute_t<T> *mean_out, compute_t<T> *rstd_out) {
     typedef compute_t<T> C;
     TEAM_OF_ROW(WIDE);
     if (row >= rows) return;
@@ -80,9 +82,10 @@ void norm_held(int64_t rows, int64_t n, const T *in, const T *residual, const T 
 
 /* Rows of any length, read three times. */
 template <class T, int P>
-static __global__ __launch_bounds__(TEAM_MOST)
-void norm_again(int64_t n, const T *in, const T *residual, const T *weight, const T *bias, double eps, T *out, T *sum_out,
-                compute_t<T> *mean_out, compute_t<T> *rstd_out) {
+static __global__ __launch_bounds__(TEAM_MOST) void norm_again(int64_t n, const T *in, const T *residual,
+                                                               const T *weight, const T *bias, double eps,
+                                                               T *out, T *sum_out, compute_t<T> *mean_out,
+                                                               compute_t<T> *rstd_out) {
     typedef compute_t<T> C;
     enum { N = P > 8 ? P : 8 };
     const int64_t row = blockIdx.x, step = (int64_t)blockDim.x * P;
@@ -112,21 +115,23 @@ void norm_again(int64_t n, const T *in, const T *residual, const T *weight, cons
     if (threadIdx.x == 0 && rstd_out) rstd_out[row] = rstd;
 }
 
-extern "C" int PG_K(layer_norm)(const pg_context *c, int dtype, int64_t rows, int64_t n, const void *x, const void *residual,
-                                const void *weight, const void *bias, double eps, void *y, void *sum, void *mean, void *rstd) {
+extern "C" int PG_K(layer_norm)(const pg_context *c, int dtype, int64_t rows, int64_t n, const void *x,
+                                const void *residual, const void *weight, const void *bias, double eps,
+                                void *y, void *sum, void *mean, void *rstd) {
     if (rows <= 0 || n <= 0) return PG_KERNEL_OK;
     PG_FOR_FLOATS(dtype, {
-        const bool packs = n % packed<T>::N == 0 && aligned16(x) && aligned16(residual) && aligned16(y) && aligned16(sum) &&
-                           aligned16(weight) && aligned16(bias);
-        LAUNCH_ROWS(norm_held, norm_again, c, packs, (const T *)x, (const T *)residual, (const T *)weight, (const T *)bias, eps,
-                    (T *)y, (T *)sum, (compute_t<T> *)mean, (compute_t<T> *)rstd);
+        const bool packs = n % packed<T>::N == 0 && aligned16(x) && aligned16(residual) && aligned16(y) &&
+                           aligned16(sum) && aligned16(weight) && aligned16(bias);
+        LAUNCH_ROWS(norm_held, norm_again, c, packs, (const T *)x, (const T *)residual, (const T *)weight,
+                    (const T *)bias, eps, (T *)y, (T *)sum, (compute_t<T> *)mean, (compute_t<T> *)rstd);
     })
 }
 
 /* ---- backward ----
  *
- * With z = (x - mean) rstd and h = g w: dx = rstd (h - mean(h) - z mean(h z)); dweight = sum of g z; dbias = sum of g. The rows are cut
- * into at most BLOCKS runs; a run's sums over its rows go to scratch, (runs, n), and are added in order by norm_total. */
+ * With z = (x - mean) rstd and h = g w: dx = rstd (h - mean(h) - z mean(h z)); dweight = sum of g z; dbias
+ * = sum of g. The rows are cut into at most BLOCKS runs; a run's sums over its rows go to scratch, (runs,
+ * n), and are added in order by norm_total. */
 
 enum { BLOCKS = 512, BLOCK_ROWS = 4, TOTAL_COLUMNS = 32, TOTAL_PARTS = 8, COLUMNS = 64, COLUMN_PARTS = 4 };
 
@@ -139,13 +144,15 @@ template <class T> struct norm_slopes {
     C *partial_weight, *partial_bias;      /* (runs, n), or NULL */
 };
 
-template <class C> static __device__ __forceinline__ C norm_slope(C g, C w, bool weighted, C centred, C rstd, C m, C d) {
+template <class C>
+static __device__ __forceinline__ C norm_slope(C g, C w, bool weighted, C centred, C rstd, C m, C d) {
     return rstd * ((weighted ? fma_of(g, w, -m) : g - m) - centred * rstd * d);
 }
 
 /* d += grad_sum for the values at at, at + step, ... of a row. */
 template <int N, int P, class T>
-static __device__ __forceinline__ void add_steps(const T *grad_sum, int64_t n, int64_t at, int64_t step, compute_t<T> *d) {
+static __device__ __forceinline__ void add_steps(const T *grad_sum, int64_t n, int64_t at, int64_t step,
+                                                 compute_t<T> *d) {
 #pragma unroll
     for (int s = 0; s < N / P; s++) {
         if (at + s * step >= n) continue;
@@ -157,10 +164,11 @@ static __device__ __forceinline__ void add_steps(const T *grad_sum, int64_t n, i
 }
 
 template <class T, int E, int P, bool WIDE>
-static __global__ __launch_bounds__(WIDE ? TEAM_MOST : TEAM_WARPS * WARP) void norm_backward_held(norm_slopes<T> a) {
+ROWS_KERNEL norm_backward_held(norm_slopes<T> a) {
     typedef compute_t<T> C;
     const int warp = (int)threadIdx.x / WARP;
-    const int threads = WIDE ? (int)blockDim.x : (int)WARP, thread = WIDE ? (int)threadIdx.x : (int)threadIdx.x % WARP;
+    const int threads = WIDE ? (int)blockDim.x : (int)WARP,
+              thread = WIDE ? (int)threadIdx.x : (int)threadIdx.x % WARP;
     const int64_t n = a.n, first = blockIdx.x * a.run, last = first + a.run < a.rows ? first + a.run : a.rows;
     const int at = thread * P, step = threads * P;
     const C inverse = (C)1 / (C)n;
@@ -255,7 +263,8 @@ static __global__ __launch_bounds__(TEAM_MOST) void norm_backward_again(norm_slo
     }
 }
 
-/* The columns' sums over a run of rows, where the rows were not held: COLUMN_PARTS threads a column, each with every fourth row. */
+/* The columns' sums over a run of rows, where the rows were not held: COLUMN_PARTS threads a column, each
+ * with every fourth row. */
 template <class T> static __global__ void norm_columns(norm_slopes<T> a) {
     typedef compute_t<T> C;
     __shared__ C weights[COLUMN_PARTS][COLUMNS], biases[COLUMN_PARTS][COLUMNS];
@@ -284,14 +293,15 @@ template <class T> static __global__ void norm_columns(norm_slopes<T> a) {
 
 /* Either sum over the runs: TOTAL_PARTS threads a column, each with its share of the runs, in order. */
 template <class T>
-static __global__ void norm_total(int64_t runs, int64_t n, const compute_t<T> *partial_weight, const compute_t<T> *partial_bias,
-                           T *dweight, T *dbias) {
+static __global__ void norm_total(int64_t runs, int64_t n, const compute_t<T> *partial_weight,
+                                  const compute_t<T> *partial_bias, T *dweight, T *dbias) {
     typedef compute_t<T> C;
     __shared__ C sums[TOTAL_PARTS][TOTAL_COLUMNS];
     const C *partial = blockIdx.y ? partial_bias : partial_weight;
     T *out = blockIdx.y ? dbias : dweight;
     if (!out) return;
-    const int64_t column = (int64_t)blockIdx.x * TOTAL_COLUMNS + threadIdx.x, share = (runs + TOTAL_PARTS - 1) / TOTAL_PARTS;
+    const int64_t column = (int64_t)blockIdx.x * TOTAL_COLUMNS + threadIdx.x,
+                  share = (runs + TOTAL_PARTS - 1) / TOTAL_PARTS;
     const int64_t first = threadIdx.y * share, last = first + share < runs ? first + share : runs;
     C sum = 0;
     if (column < n) {
@@ -318,8 +328,8 @@ static int norm_backward(const pg_context *c, norm_slopes<T> a, T *dweight, T *d
         if (!a.partial_weight) return PG_KERNEL_NO_SCRATCH;
         a.partial_bias = a.partial_weight + (runs + 1) * n;
     }
-    const bool packs = n % P == 0 && aligned16(a.grad) && aligned16(a.x) && aligned16(a.weight) && aligned16(a.grad_sum) &&
-                       aligned16(a.dx);
+    const bool packs = n % P == 0 && aligned16(a.grad) && aligned16(a.x) && aligned16(a.weight) &&
+                       aligned16(a.grad_sum) && aligned16(a.dx);
     const unsigned grid = (unsigned)runs;
     if (rows == 0) {
         /* the sums are zeros */
@@ -335,17 +345,20 @@ static int norm_backward(const pg_context *c, norm_slopes<T> a, T *dweight, T *d
         const int team = team_size(n, 8, TEAM_MOST);
         if (a.dx && packs) PG_LAUNCH((norm_backward_again<T, P>), (unsigned)rows, team, 0, c, a);
         else if (a.dx) PG_LAUNCH((norm_backward_again<T, 1>), (unsigned)rows, team, 0, c, a);
-        if (sums) PG_LAUNCH((norm_columns<T>), dim3(blocks_for(n, COLUMNS), grid), dim3(COLUMNS, COLUMN_PARTS), 0, c, a);
+        if (sums)
+            PG_LAUNCH((norm_columns<T>), dim3(blocks_for(n, COLUMNS), grid), dim3(COLUMNS, COLUMN_PARTS), 0,
+                      c, a);
     }
     if (sums)
-        PG_LAUNCH((norm_total<T>), dim3(blocks_for(n, TOTAL_COLUMNS), 2), dim3(TOTAL_COLUMNS, TOTAL_PARTS), 0, c, runs, n,
-                  (const C *)a.partial_weight, (const C *)a.partial_bias, dweight, dbias);
+        PG_LAUNCH((norm_total<T>), dim3(blocks_for(n, TOTAL_COLUMNS), 2), dim3(TOTAL_COLUMNS, TOTAL_PARTS), 0,
+                  c, runs, n, (const C *)a.partial_weight, (const C *)a.partial_bias, dweight, dbias);
     return launched();
 }
 
-extern "C" int PG_K(layer_norm_backward)(const pg_context *c, int dtype, int64_t rows, int64_t n, const void *grad, const void *x,
-                                         const void *weight, const void *mean, const void *rstd, const void *grad_sum,
-                                         void *dx, void *dweight, void *dbias) {
+extern "C" int PG_K(layer_norm_backward)(const pg_context *c, int dtype, int64_t rows, int64_t n,
+                                         const void *grad, const void *x, const void *weight,
+                                         const void *mean, const void *rstd, const void *grad_sum, void *dx,
+                                         void *dweight, void *dbias) {
     if (n <= 0) return PG_KERNEL_OK;
     PG_FOR_FLOATS(dtype, {
         norm_slopes<T> a = {rows, n, 0, (const T *)grad, (const T *)x, (const T *)weight, (const T *)grad_sum,

@@ -1,10 +1,11 @@
 /* optim.cu: optimizer steps and gradient norms over all parameters in one launch.
  *
- * Bound by memory: Adam reads 16 and writes 12 bytes a float32 element, SGD with momentum 12 and 8, the norm reads 4. The tensors are cut
- * into blocks of BLOCK elements, one CUDA block each, so that one large matrix among many vectors fills the machine; a block finds
- * its tensor in the list by bisection (uniform reads that stay in the first cache). 16 bytes a load, one load of each operand under way
- * in each of 2048 threads a multiprocessor is several times what memory needs: 90 % of copy bandwidth is what to expect. The
- * arithmetic is that of cpu/optim.c, operation by operation: the same bits.
+ * Bound by memory: Adam reads 16 and writes 12 bytes a float32 element, SGD with momentum 12 and 8, the
+ * norm reads 4. The tensors are cut into blocks of BLOCK elements, one CUDA block each, so that one large
+ * matrix among many vectors fills the machine; a block finds its tensor in the list by bisection (uniform
+ * reads that stay in the first cache). 16 bytes a load, one load of each operand under way in each of 2048
+ * threads a multiprocessor is several times what memory needs: 90 % of copy bandwidth is what to expect.
+ * The arithmetic is that of cpu/optim.c, operation by operation: the same bits.
  */
 #include "rows.h"
 
@@ -32,8 +33,8 @@ static int64_t fill_list(const pg_parameters *p, int from, int count, entry *lis
         e->state3 = listed(p->state3, from + k);
         e->size = p->sizes[from + k];
         e->first = blocks;
-        e->packs = aligned16(e->param) && aligned16(e->grad) && aligned16(e->state1) && aligned16(e->state2) &&
-                   aligned16(e->state3);
+        e->packs = aligned16(e->param) && aligned16(e->grad) && aligned16(e->state1) &&
+                   aligned16(e->state2) && aligned16(e->state3);
         blocks += (e->size + BLOCK - 1) / BLOCK;
     }
     return blocks;
@@ -116,7 +117,8 @@ template <class T> static __device__ __forceinline__ adam_rates<T> adam_rates_of
 }
 
 template <int P, class T>
-static __device__ __forceinline__ void adam_values(const adam_rates<compute_t<T>> &r, T *param, const T *grad, T *m, T *v, T *vmax) {
+static __device__ __forceinline__ void adam_values(const adam_rates<compute_t<T>> &r, T *param, const T *grad,
+                                                   T *m, T *v, T *vmax) {
     typedef compute_t<T> C;
     C p[P], g[P], m1[P], v1[P], top[P] = {};
     take<P>(param, p);
@@ -139,14 +141,17 @@ static __device__ __forceinline__ void adam_values(const adam_rates<compute_t<T>
     give<P>(param, p);
 }
 
-template <class T> static __global__ __launch_bounds__(OPTIM_THREADS) void adam_step(const entry *list, int count, const double *hyper) {
+template <class T>
+static __global__ __launch_bounds__(OPTIM_THREADS) void adam_step(const entry *list, int count,
+                                                                  const double *hyper) {
     __shared__ adam_rates<compute_t<T>> shared_rates;
     if (threadIdx.x == 0) shared_rates = adam_rates_of<compute_t<T>>(hyper);
     const piece<T> q = find_piece<T>(list, count);
     T *vmax = hyper[7] != 0 ? q.state3 : NULL;
     __syncthreads();
     const adam_rates<compute_t<T>> r = shared_rates;
-#define EACH(i, P) adam_values<P>(r, q.param + i, q.grad + i, q.state1 + i, q.state2 + i, vmax ? vmax + i : NULL)
+#define EACH(i, P)                                                                                           \
+    adam_values<P>(r, q.param + i, q.grad + i, q.state1 + i, q.state2 + i, vmax ? vmax + i : NULL)
     FOR_PIECE(T, q, EACH);
 #undef EACH
 }
@@ -161,7 +166,8 @@ extern "C" int PG_K(adam)(const pg_context *c, int dtype, const pg_parameters *p
 template <class T> struct sgd_rates { T lr, momentum, rate, decay, sign; bool nesterov, first; };
 
 template <int P, class T>
-static __device__ __forceinline__ void sgd_values(const sgd_rates<compute_t<T>> &r, T *param, const T *grad, T *buffer) {
+static __device__ __forceinline__ void sgd_values(const sgd_rates<compute_t<T>> &r, T *param, const T *grad,
+                                                  T *buffer) {
     typedef compute_t<T> C;
     C p[P], g[P], m[P] = {};
     take<P>(param, p);
@@ -181,7 +187,9 @@ static __device__ __forceinline__ void sgd_values(const sgd_rates<compute_t<T>> 
     give<P>(param, p);
 }
 
-template <class T> static __global__ __launch_bounds__(OPTIM_THREADS) void sgd_step(const entry *list, int count, const double *hyper) {
+template <class T>
+static __global__ __launch_bounds__(OPTIM_THREADS) void sgd_step(const entry *list, int count,
+                                                                 const double *hyper) {
     const piece<T> q = find_piece<T>(list, count);
     typedef compute_t<T> C;
     const sgd_rates<C> r = {(C)hyper[0],
@@ -207,13 +215,16 @@ extern "C" int PG_K(sgd)(const pg_context *c, int dtype, const pg_parameters *p,
 /* The greater, NaN before all. */
 namespace {
 struct op_top {
-    __device__ __forceinline__ double operator()(double a, double b) const { return a != a || a > b ? a : b != b || b > a ? b : a; }
+    __device__ __forceinline__ double operator()(double a, double b) const {
+        return a != a || a > b ? a : b != b || b > a ? b : a;
+    }
 };
 }
 static __device__ __forceinline__ double norm_all(double x, double order) {
     return order == (double)INFINITY ? block_all(x, op_top(), 0.0) : block_all(x, op_sum(), 0.0);
 }
-template <int P, class T> static __device__ __forceinline__ double norm_values(double sum, double order, const T *grad) {
+template <int P, class T>
+static __device__ __forceinline__ double norm_values(double sum, double order, const T *grad) {
     compute_t<T> g[P];
     take<P>(grad, g);
 #pragma unroll
@@ -229,7 +240,8 @@ template <int P, class T> static __device__ __forceinline__ double norm_values(d
 
 /* One partial result a block; then one block joins them. */
 template <class T>
-static __global__ __launch_bounds__(OPTIM_THREADS) void norm_pieces(const entry *list, int count, double order, double *partial) {
+static __global__ __launch_bounds__(OPTIM_THREADS) void norm_pieces(const entry *list, int count,
+                                                                    double order, double *partial) {
     const piece<T> q = find_piece<T>(list, count);
     double sum = 0;
 #define EACH(i, P) sum = norm_values<P>(sum, order, q.grad + i)
@@ -244,21 +256,26 @@ static __global__ void norm_join(int64_t blocks, double order, const double *par
         total = order == (double)INFINITY ? op_top()(total, partial[b]) : total + partial[b];
     total = norm_all(total, order);
     if (threadIdx.x == 0)
-        *out = order == 2 ? sqrt(total) : order == 1 || order == (double)INFINITY ? total : pow(total, 1 / order);
+        *out = order == 2                                ? sqrt(total)
+               : order == 1 || order == (double)INFINITY ? total
+                                                         : pow(total, 1 / order);
 }
 
-extern "C" int PG_K(total_norm)(const pg_context *c, int dtype, const pg_parameters *p, double order, double *out) {
+extern "C" int PG_K(total_norm)(const pg_context *c, int dtype, const pg_parameters *p, double order,
+                                double *out) {
     int64_t all = 0;
     for (int k = 0; k < p->count; k++) all += (p->sizes[k] + BLOCK - 1) / BLOCK;
     double *partial = (double *)c->scratch(c, (size_t)(all + 1) * sizeof *partial);
     if (!partial) return PG_KERNEL_NO_SCRATCH;
     PG_FOR_FLOATS(dtype, LAUNCH_LIST(p, norm_pieces<T>, order, partial + blocks_before))
-    PG_LAUNCH((norm_join), 1, (unsigned)team_size(all, 1, 1024), 0, c, all, order, (const double *)partial, out);
+    PG_LAUNCH((norm_join), 1, (unsigned)team_size(all, 1, 1024), 0, c, all, order, (const double *)partial,
+              out);
     return launched();
 }
 
 template <class T>
-static __global__ __launch_bounds__(OPTIM_THREADS) void scale_pieces(const entry *list, int count, double max_norm, const double *norm) {
+static __global__ __launch_bounds__(OPTIM_THREADS) void scale_pieces(const entry *list, int count,
+                                                                     double max_norm, const double *norm) {
     const double by = max_norm / (*norm + 1e-6);
     if (by >= 1) return;   /* a NaN norm makes the gradients NaN, as it should */
     const piece<T> q = find_piece<T>(list, count);
@@ -273,7 +290,8 @@ static __global__ __launch_bounds__(OPTIM_THREADS) void scale_pieces(const entry
 #undef EACH
 }
 
-extern "C" int PG_K(clip_scale)(const pg_context *c, int dtype, const pg_parameters *p, double max_norm, const double *norm) {
+extern "C" int PG_K(clip_scale)(const pg_context *c, int dtype, const pg_parameters *p, double max_norm,
+                                const double *norm) {
     PG_FOR_FLOATS(dtype, LAUNCH_LIST(p, scale_pieces<T>, max_norm, norm))
     return launched();
 }
@@ -281,7 +299,8 @@ extern "C" int PG_K(clip_scale)(const pg_context *c, int dtype, const pg_paramet
 /* ---- unscale: what a gradient scaler does before a step: 4 bytes read and written a float32 element ---- */
 
 template <class T>
-static __global__ __launch_bounds__(OPTIM_THREADS) void unscale_pieces(const entry *list, int count, const float *inverse, float *found) {
+static __global__ __launch_bounds__(OPTIM_THREADS) void unscale_pieces(const entry *list, int count,
+                                                                       const float *inverse, float *found) {
     typedef compute_t<T> C;
     const C by = (C)*inverse;
     const piece<T> q = find_piece<T>(list, count);
@@ -301,7 +320,8 @@ static __global__ __launch_bounds__(OPTIM_THREADS) void unscale_pieces(const ent
     if (zero != 0) atomicExch(found, 1.0f);
 }
 
-extern "C" int PG_K(unscale)(const pg_context *c, int dtype, const pg_parameters *p, const float *inverse, float *found) {
+extern "C" int PG_K(unscale)(const pg_context *c, int dtype, const pg_parameters *p, const float *inverse,
+                             float *found) {
     PG_FOR_FLOATS(dtype, LAUNCH_LIST(p, unscale_pieces<T>, inverse, found))
     return launched();
 }

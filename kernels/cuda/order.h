@@ -1,5 +1,6 @@
-/* order.h: what sort.cu offers to the files that access by index: places brought into the order of their keys, so that what goes to
- * one place stands together, in the order in which it was given. That is how sums by index have one order without atomics.
+/* order.h: what sort.cu offers to the files that access by index: places brought into the order of their
+ * keys, so that what goes to one place stands together, in the order in which it was given. That is how
+ * sums by index have one order without atomics.
  */
 #ifndef PG_CUDA_ORDER_H
 #define PG_CUDA_ORDER_H
@@ -12,9 +13,10 @@ typedef struct pg_ordering {
     const uint32_t *at;
 } pg_ordering;
 
-/* Orders rows of n keys of `bytes` bytes (4 or 8), of which the lower `bits` alone may be set. key is scratch of the caller's and is
- * written over. Fewer than 2^32 keys a row, else UNSUPPORTED. */
-int pg_order_cuda(const pg_context *c, int bytes, int bits, int64_t rows, int64_t n, void *key, pg_ordering *out);
+/* Orders rows of n keys of `bytes` bytes (4 or 8), of which the lower `bits` alone may be set. key is
+ * scratch of the caller's and is written over. Fewer than 2^32 keys a row, else UNSUPPORTED. */
+int pg_order_cuda(const pg_context *c, int bytes, int bits, int64_t rows, int64_t n, void *key,
+                  pg_ordering *out);
 
 /* How many bits it takes to write x. */
 static inline int pg_bits_of(uint64_t x) {
@@ -23,8 +25,9 @@ static inline int pg_bits_of(uint64_t x) {
     return bits;
 }
 
-/* For each j < m, in order: to[key[j] * step + ...] += alpha * from[at[j] * stride + ...], or = from (the last one stays), over an
- * inner space. Where a key is at or above `none` nothing is written. index.cu has it. */
+/* For each j < m, in order: to[key[j] * step + ...] += alpha * from[at[j] * stride + ...], or = from (the
+ * last one stays), over an inner space. Where a key is at or above `none` nothing is written. index.cu has
+ * it. */
 enum { PG_SUMS_DIMS = PG_K_DIMS };
 typedef struct pg_sums {
     pg_ordering order;

@@ -1,5 +1,6 @@
-/* rows.h: rows of numbers, each taken by a team of threads: a warp, or a whole block. What a team sums is added in an order that the
- * row's length alone decides: each thread's own values in order, the lanes in halves, the warps in halves. */
+/* rows.h: rows of numbers, each taken by a team of threads: a warp, or a whole block. What a team sums is
+ * added in an order that the row's length alone decides: each thread's own values in order, the lanes in
+ * halves, the warps in halves. */
 #ifndef PG_CUDA_ROWS_H
 #define PG_CUDA_ROWS_H
 
@@ -31,11 +32,11 @@ template <int P, class T> static __device__ __forceinline__ void give(T *p, cons
 }
 template <class T> struct packed { static const int N = 16 / (int)sizeof(T); };
 
-/* N values of a row of n: P from `at`, P a step further, ...; `fill` stands for what lies beyond. All loads are under way before the
- * first is used. n is a multiple of P. */
+/* N values of a row of n: P from `at`, P a step further, ...; `fill` stands for what lies beyond. All
+ * loads are under way before the first is used. n is a multiple of P. */
 template <int N, int P, class T>
-static __device__ __forceinline__ void take_steps(const T *row, int64_t n, int64_t at, int64_t step, compute_t<T> fill,
-                                                  compute_t<T> *to) {
+static __device__ __forceinline__ void take_steps(const T *row, int64_t n, int64_t at, int64_t step,
+                                                  compute_t<T> fill, compute_t<T> *to) {
 #pragma unroll
     for (int s = 0; s < N / P; s++) {
         if (at + s * step < n) {
@@ -47,7 +48,8 @@ static __device__ __forceinline__ void take_steps(const T *row, int64_t n, int64
     }
 }
 template <int N, int P, class T>
-static __device__ __forceinline__ void give_steps(T *row, int64_t n, int64_t at, int64_t step, const compute_t<T> *from) {
+static __device__ __forceinline__ void give_steps(T *row, int64_t n, int64_t at, int64_t step,
+                                                  const compute_t<T> *from) {
 #pragma unroll
     for (int s = 0; s < N / P; s++)
         if (at + s * step < n) give<P>(row + at + s * step, from + s * P);
@@ -65,9 +67,13 @@ template <class C> static __device__ __forceinline__ C lowest() { return -(C)INF
 
 /* ---- what a team agrees on ---- */
 
-struct op_sum { template <class C> __device__ __forceinline__ C operator()(C a, C b) const { return a + b; } };
+struct op_sum {
+    template <class C> __device__ __forceinline__ C operator()(C a, C b) const { return a + b; }
+};
 /* NaNs are passed over: what is computed from them stays NaN. */
-struct op_max { template <class C> __device__ __forceinline__ C operator()(C a, C b) const { return b > a ? b : a; } };
+struct op_max {
+    template <class C> __device__ __forceinline__ C operator()(C a, C b) const { return b > a ? b : a; }
+};
 
 template <class C, class Op> static __device__ __forceinline__ C warp_all(C x, Op op) {
 #pragma unroll
@@ -93,7 +99,8 @@ template <bool WIDE, class C, class Op> static __device__ __forceinline__ C team
     if constexpr (WIDE) return block_all(x, op, none);
     else return warp_all(x, op);
 }
-template <bool WIDE, class C> static __device__ __forceinline__ C team_sum(C x) { return team_all<WIDE>(x, op_sum(), (C)0); }
+template <bool WIDE, class C>
+static __device__ __forceinline__ C team_sum(C x) { return team_all<WIDE>(x, op_sum(), (C)0); }
 /* Two sums for the price of one. */
 template <bool WIDE, class C> static __device__ __forceinline__ void team_sums(C *a, C *b) {
     *a = warp_all(*a, op_sum());
@@ -112,13 +119,16 @@ template <bool WIDE, class C> static __device__ __forceinline__ void team_sums(C
         *b = warp_all(lane < warps ? part[WARP + lane] : (C)0, op_sum());
     }
 }
-template <bool WIDE, class C> static __device__ __forceinline__ C team_max(C x) { return team_all<WIDE>(x, op_max(), lowest<C>()); }
+template <bool WIDE, class C>
+static __device__ __forceinline__ C team_max(C x) { return team_all<WIDE>(x, op_max(), lowest<C>()); }
 
 /* ---- sums of exponentials while the maximum is still being found ---- */
 
-/* sum of exp(x - top); where nothing above -inf has been seen the terms are exp(x), which are zeros, or NaN. */
+/* sum of exp(x - top); where nothing above -inf has been seen the terms are exp(x), which are zeros, or
+ * NaN. */
 template <class C> struct exponentials { C top, sum; };
-template <class C> static __device__ __forceinline__ C shift_of(C top) { return top == lowest<C>() ? (C)0 : top; }
+template <class C>
+static __device__ __forceinline__ C shift_of(C top) { return top == lowest<C>() ? (C)0 : top; }
 /* N more values; -inf adds nothing. */
 template <int N, class C> static __device__ __forceinline__ void add_terms(exponentials<C> *e, const C *x) {
     C top = e->top;
@@ -141,7 +151,8 @@ template <bool WIDE, class C> static __device__ __forceinline__ exponentials<C> 
 
 /* ---- shapes of launches ---- */
 
-/* A block of warps, a row each; a row that a warp holds with 8 or 32 values a thread; threads of the widest team, which holds 16. */
+/* A block of warps, a row each; a row that a warp holds with 8 or 32 values a thread; threads of the
+ * widest team, which holds 16. */
 enum { TEAM_WARPS = 4, SHORT_ROW = 8 * WARP, WARP_ROW = 32 * WARP, TEAM_MOST = 512, HELD = 16 * TEAM_MOST };
 
 /* Threads of a block that walks a row of n, `per` values a thread and step: whole warps, 32 to `most`. */
@@ -151,12 +162,17 @@ static inline int team_size(int64_t n, int per, int most) {
     return threads;
 }
 
-/* A team's row and the place of this thread in it. */
-#define TEAM_OF_ROW(WIDE)                                                                                                \
-    const int64_t row = WIDE ? (int64_t)blockIdx.x : (int64_t)blockIdx.x * TEAM_WARPS + threadIdx.x / WARP;              \
-    const int threads = WIDE ? (int)blockDim.x : (int)WARP, thread = WIDE ? (int)threadIdx.x : (int)threadIdx.x % WARP
+/* A kernel whose teams are blocks where WIDE, else warps. */
+#define ROWS_KERNEL static __global__ __launch_bounds__(WIDE ? TEAM_MOST : TEAM_WARPS * WARP) void
 
-/* Picks the shape for rows of n and launches HELD_KERNEL<T, E, P, WIDE>(rows, n, ...) or TWICE_KERNEL<T, P>(n, ...). */
+/* A team's row and the place of this thread in it. */
+#define TEAM_OF_ROW(WIDE)                                                                                    \
+    const int64_t row = WIDE ? (int64_t)blockIdx.x : (int64_t)blockIdx.x * TEAM_WARPS + threadIdx.x / WARP;  \
+    const int threads = WIDE ? (int)blockDim.x : (int)WARP,                                                  \
+              thread = WIDE ? (int)threadIdx.x : (int)threadIdx.x % WARP
+
+/* Picks the shape for rows of n and launches HELD_KERNEL<T, E, P, WIDE>(rows, n, ...) or TWICE_KERNEL<T,
+ * P>(n, ...). */
 #define LAUNCH_ROWS(HELD_KERNEL, TWICE_KERNEL, context, wide_packs, ...)                                                 \
     do {                                                                                                                 \
         enum { P = packed<T>::N };                                                                                       \

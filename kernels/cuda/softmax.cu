@@ -1,16 +1,18 @@
 /* softmax.cu: softmax and log_softmax over dense rows, and their gradients.
  *
- * Bound by memory: forward reads and writes each element once (8 bytes for float32, 4 for halves), backward reads two and writes
- * one. Rows of up to HELD values stay in registers between the two (a warp a row up to 1024 values, else a block), 16 bytes a load,
- * 2 to 8 loads under way in each thread: copy bandwidth is what to expect, 85 to 95 % of it. Longer rows are read twice: the first
- * pass finds maximum and sum together, the second finds its row in the L2 cache (a row of 50,257 floats is 0.2 MB, 132 at once
- * 26 MB). Rows whose length is no multiple of 16 bytes are read element by element: coalesced too, with half the bytes in flight.
+ * Bound by memory: forward reads and writes each element once (8 bytes for float32, 4 for halves),
+ * backward reads two and writes one. Rows of up to HELD values stay in registers between the two (a warp a
+ * row up to 1024 values, else a block), 16 bytes a load, 2 to 8 loads under way in each thread: copy
+ * bandwidth is what to expect, 85 to 95 % of it. Longer rows are read twice: the first pass finds maximum
+ * and sum together, the second finds its row in the L2 cache (a row of 50,257 floats is 0.2 MB, 132 at
+ * once 26 MB). Rows whose length is no multiple of 16 bytes are read element by element: coalesced too,
+ * with half the bytes in flight.
  */
 #include "rows.h"
 
 /* The row is E values in each thread's registers. */
 template <class T, int E, int P, bool WIDE>
-static __global__ __launch_bounds__(WIDE ? TEAM_MOST : TEAM_WARPS * WARP) void softmax_held(int64_t rows, int64_t n, const T *in, T *out, bool log) {
+ROWS_KERNEL softmax_held(int64_t rows, int64_t n, const T *in, T *out, bool log) {
     typedef compute_t<T> C;
     TEAM_OF_ROW(WIDE);
     if (row >= rows) return;
@@ -67,7 +69,7 @@ template <class C> static __device__ __forceinline__ C slope(C g, C y, C sum, bo
 }
 
 template <class T, int E, int P, bool WIDE>
-static __global__ __launch_bounds__(WIDE ? TEAM_MOST : TEAM_WARPS * WARP) void softmax_backward_held(int64_t rows, int64_t n, const T *grad, const T *result, T *out, bool log) {
+ROWS_KERNEL softmax_backward_held(int64_t rows, int64_t n, const T *grad, const T *result, T *out, bool log) {
     typedef compute_t<T> C;
     TEAM_OF_ROW(WIDE);
     if (row >= rows) return;
@@ -88,7 +90,9 @@ static __global__ __launch_bounds__(WIDE ? TEAM_MOST : TEAM_WARPS * WARP) void s
 }
 
 template <class T, int P>
-static __global__ __launch_bounds__(TEAM_MOST) void softmax_backward_twice(int64_t n, const T *grad, const T *result, T *out, bool log) {
+static __global__ __launch_bounds__(TEAM_MOST) void softmax_backward_twice(int64_t n, const T *grad,
+                                                                           const T *result, T *out,
+                                                                           bool log) {
     typedef compute_t<T> C;
     enum { N = P > 8 ? P : 8 };
     const T *grad_row = grad + blockIdx.x * n, *result_row = result + blockIdx.x * n;
@@ -111,7 +115,8 @@ static __global__ __launch_bounds__(TEAM_MOST) void softmax_backward_twice(int64
     }
 }
 
-extern "C" int PG_K(softmax)(const pg_context *c, int dtype, int64_t rows, int64_t n, const void *in, void *out, bool log) {
+extern "C" int PG_K(softmax)(const pg_context *c, int dtype, int64_t rows, int64_t n, const void *in,
+                             void *out, bool log) {
     if (rows <= 0 || n <= 0) return PG_KERNEL_OK;
     PG_FOR_FLOATS(dtype, {
         const bool packs = n % packed<T>::N == 0 && aligned16(in) && aligned16(out);
@@ -119,11 +124,12 @@ extern "C" int PG_K(softmax)(const pg_context *c, int dtype, int64_t rows, int64
     })
 }
 
-extern "C" int PG_K(softmax_backward)(const pg_context *c, int dtype, int64_t rows, int64_t n, const void *grad,
-                                      const void *result, void *out, bool log) {
+extern "C" int PG_K(softmax_backward)(const pg_context *c, int dtype, int64_t rows, int64_t n,
+                                      const void *grad, const void *result, void *out, bool log) {
     if (rows <= 0 || n <= 0) return PG_KERNEL_OK;
     PG_FOR_FLOATS(dtype, {
         const bool packs = n % packed<T>::N == 0 && aligned16(grad) && aligned16(result) && aligned16(out);
-        LAUNCH_ROWS(softmax_backward_held, softmax_backward_twice, c, packs, (const T *)grad, (const T *)result, (T *)out, log);
+        LAUNCH_ROWS(softmax_backward_held, softmax_backward_twice, c, packs, (const T *)grad,
+                    (const T *)result, (T *)out, log);
     })
 }

@@ -1,18 +1,27 @@
 /* sort.cu: stable sorting of rows, and the k best of them.
  *
- * Elements become unsigned keys whose order is theirs (NaN greatest, -0 equal to 0; complemented for descending order), paired with
- * their places. Rows of up to SHORT values are sorted by a bitonic network in shared memory, one launch, bound by the network's
- * log^2 n steps. Longer ones by digits of 8 bits, least significant first, three launches a digit:
- * count (reads the keys), add up the counts, and move (reads pairs, writes pairs): 20 bytes an element and digit for keys of 32 bits,
- * 80 in all for float32, 20 for halves' two digits each. Moves go through shared memory, where a tile of 4096 is put into order first, so
- * that what leaves are runs of 64 bytes on average; count is bound by reading, move by memory at 60 to 80 % of its bandwidth.
- * The k best: digits of 8 bits, most significant first, narrow down the k-th key with counts in shared memory (a block a row; the
- * row is read once a digit and once to collect, from the L2 cache), and the k are sorted in shared memory.
+ * Elements become unsigned keys whose order is theirs (NaN greatest, -0 equal to 0; complemented for
+ * descending order), paired with their places. Rows of up to SHORT values are sorted by a bitonic network
+ * in shared memory, one launch, bound by the network's log^2 n steps. Longer ones by digits of 8 bits,
+ * least significant first, three launches a digit: count (reads the keys), add up the counts, and move
+ * (reads pairs, writes pairs): 20 bytes an element and digit for keys of 32 bits, 80 in all for float32,
+ * 40 for halves. Moves go through shared memory, where a tile of 4096 is put into order
+ * first, so that what leaves are runs of 64 bytes on average; count is bound by reading, move by memory at
+ * 60 to 80 % of its bandwidth. The k best: digits of 8 bits, most significant first, narrow down the k-th
+ * key with counts in shared memory (a block a row; the row is read once a digit and once to collect, from
+ * the L2 cache), and the k are sorted in shared memory.
  */
 #include "order.h"
 #include "rows.h"
 
-enum { SHORT = 2048, DIGITS = 256, SORT_THREADS = 256, SORT_WARPS = SORT_THREADS / WARP, TOP_THREADS = 512, TOP_MOST = 2048 };
+enum {
+    SHORT = 2048,
+    DIGITS = 256,
+    SORT_THREADS = 256,
+    SORT_WARPS = SORT_THREADS / WARP,
+    TOP_THREADS = 512,
+    TOP_MOST = 2048
+};
 
 /* ---- keys ---- */
 
@@ -23,10 +32,22 @@ template <> struct unsigned_of<8> { typedef uint64_t type; };
 template <class T> using key_t_of = typename unsigned_of<sizeof(T)>::type;
 
 template <class T> struct float_bits { static const bool is = false; };
-template <> struct float_bits<__half> { static const bool is = true; static const uint64_t infinity = 0x7c00; };
-template <> struct float_bits<__nv_bfloat16> { static const bool is = true; static const uint64_t infinity = 0x7f80; };
-template <> struct float_bits<float> { static const bool is = true; static const uint64_t infinity = 0x7f800000; };
-template <> struct float_bits<double> { static const bool is = true; static const uint64_t infinity = UINT64_C(0x7ff) << 52; };
+template <> struct float_bits<__half> {
+    static const bool is = true;
+    static const uint64_t infinity = 0x7c00;
+};
+template <> struct float_bits<__nv_bfloat16> {
+    static const bool is = true;
+    static const uint64_t infinity = 0x7f80;
+};
+template <> struct float_bits<float> {
+    static const bool is = true;
+    static const uint64_t infinity = 0x7f800000;
+};
+template <> struct float_bits<double> {
+    static const bool is = true;
+    static const uint64_t infinity = UINT64_C(0x7ff) << 52;
+};
 
 template <class T> struct keys {
     typedef key_t_of<T> K;
@@ -63,11 +84,13 @@ template <class T> struct keys {
 
 /* ---- in shared memory ---- */
 
-template <class K> static __device__ __forceinline__ bool after(K key_a, uint32_t at_a, K key_b, uint32_t at_b) {
+template <class K>
+static __device__ __forceinline__ bool after(K key_a, uint32_t at_a, K key_b, uint32_t at_b) {
     return key_a > key_b || (key_a == key_b && at_a > at_b);
 }
 /* Sorts `size` pairs, a power of two; every thread of the block calls, `threads` of them for this row. */
-template <class K> static __device__ void sort_shared(K *key, uint32_t *at, int size, int thread, int threads) {
+template <class K>
+static __device__ void sort_shared(K *key, uint32_t *at, int size, int thread, int threads) {
     for (int run = 2; run <= size; run *= 2)
         for (int reach = run / 2; reach > 0; reach /= 2) {
             __syncthreads();
@@ -93,7 +116,8 @@ template <class T> struct sorted {
     key_t_of<T> flip;     /* all ones for descending order */
 };
 template <class T>
-static __device__ __forceinline__ void put_sorted(const sorted<T> &s, int64_t row, int64_t i, key_t_of<T> key, uint32_t at) {
+static __device__ __forceinline__ void put_sorted(const sorted<T> &s, int64_t row, int64_t i, key_t_of<T> key,
+                                                  uint32_t at) {
     s.indices[row * s.k + i] = at;
     if (s.values) s.values[row * s.k + i] = keys<T>::value(key ^ s.flip, s.in + row * s.n + at);
 }
@@ -115,7 +139,8 @@ template <class T> static __global__ void sort_rows(int64_t rows, int size, sort
     for (int i = threadIdx.x; i < s.k; i += blockDim.x) put_sorted(s, row, i, key[i], at[i]);
 }
 /* The same for keys as they are, in place. */
-template <class K> static __global__ void order_rows(int64_t rows, int n, int size, K *keys_in, uint32_t *places) {
+template <class K>
+static __global__ void order_rows(int64_t rows, int n, int size, K *keys_in, uint32_t *places) {
     PG_SHARED(K, shared);
     const int64_t row = (int64_t)blockIdx.x * blockDim.y + threadIdx.y;
     K *key = shared + (size_t)threadIdx.y * size;
@@ -149,11 +174,14 @@ static short_shape shape_short(int64_t rows, int64_t n, size_t key_bytes) {
 
 /* ---- by digits ---- */
 
-template <class K> struct tile { static const int ITEMS = sizeof(K) == 4 ? 16 : 8, SIZE = ITEMS * SORT_THREADS; };
+template <class K> struct tile {
+    static const int ITEMS = sizeof(K) == 4 ? 16 : 8, SIZE = ITEMS * SORT_THREADS;
+};
 
 /* counts (rows, DIGITS, tiles): how often each digit stands in each tile. Blocks of (tile, row). */
 template <class K>
-static __global__ __launch_bounds__(SORT_THREADS) void count_digits(int64_t n, int64_t tiles, int shift, const K *key, uint32_t *counts) {
+static __global__ __launch_bounds__(SORT_THREADS) void count_digits(int64_t n, int64_t tiles, int shift,
+                                                                    const K *key, uint32_t *counts) {
     __shared__ uint32_t count[DIGITS];
     for (int64_t t = blockIdx.x; t < tiles; t += gridDim.x) {
         count[threadIdx.x] = 0;
@@ -193,8 +221,10 @@ template <class C> static __device__ __forceinline__ C block_before(C x) {
     return sum;
 }
 
-/* A warp a digit: each count becomes the sum of those of the tiles before; totals (rows, DIGITS) the sum of all. */
-static __global__ __launch_bounds__(SORT_THREADS) void add_counts(int64_t tiles, uint32_t *counts, uint32_t *totals) {
+/* A warp a digit: each count becomes the sum of those of the tiles before; totals (rows, DIGITS) the sum
+ * of all. */
+static __global__ __launch_bounds__(SORT_THREADS) void add_counts(int64_t tiles, uint32_t *counts,
+                                                                  uint32_t *totals) {
     const int64_t digit = ((int64_t)blockIdx.y * gridDim.x + blockIdx.x) * SORT_WARPS + threadIdx.x / WARP;
     uint32_t *count = counts + digit * tiles, before = 0;
     for (int64_t t = threadIdx.x % WARP; t - (int)(threadIdx.x % WARP) < tiles; t += WARP) {
@@ -218,12 +248,14 @@ static __device__ __forceinline__ unsigned same_digit(unsigned digit, bool is) {
     return same;
 }
 
-/* Pairs to where their digit says. at NULL: places are still 0, 1, 2, ... A warp takes consecutive items, so that a rank within its
- * digit follows from the lanes before, the steps before, the warps before and the tiles before. */
+/* Pairs to where their digit says. at NULL: places are still 0, 1, 2, ... A warp takes consecutive items,
+ * so that a rank within its digit follows from the lanes before, the steps before, the warps before and
+ * the tiles before. */
 template <class K>
-static __global__ __launch_bounds__(SORT_THREADS) void move_pairs(int64_t n, int64_t tiles, int shift, const uint32_t *counts,
-                                                           const uint32_t *totals, const K *key, const uint32_t *at, K *key_out,
-                                                           uint32_t *at_out) {
+static __global__
+__launch_bounds__(SORT_THREADS) void move_pairs(int64_t n, int64_t tiles, int shift, const uint32_t *counts,
+                                                const uint32_t *totals, const K *key, const uint32_t *at,
+                                                K *key_out, uint32_t *at_out) {
     enum { ITEMS = tile<K>::ITEMS, SIZE = tile<K>::SIZE };
     __shared__ uint32_t rank[SORT_WARPS][DIGITS], start[DIGITS], target[DIGITS], places[SIZE];
     __shared__ K sorted_keys[SIZE];
@@ -286,10 +318,11 @@ static __global__ __launch_bounds__(SORT_THREADS) void move_pairs(int64_t n, int
 
 enum { GRID_ROWS = 65535 };   /* what blockIdx.y can count */
 
-/* Rows first..first + rows of pairs, from key to key, at, or to spare_key, spare_at; *swapped says where they are. */
+/* Rows first..first + rows of pairs, from key to key, at, or to spare_key, spare_at; *swapped says where
+ * they are. */
 template <class K>
-static int order_by_digits(const pg_context *c, int bits, int64_t rows, int64_t n, K *key, uint32_t *at, K *spare_key,
-                           uint32_t *spare_at, uint32_t *counts, bool *swapped) {
+static int order_by_digits(const pg_context *c, int bits, int64_t rows, int64_t n, K *key, uint32_t *at,
+                           K *spare_key, uint32_t *spare_at, uint32_t *counts, bool *swapped) {
     const int64_t tiles = (n + tile<K>::SIZE - 1) / tile<K>::SIZE;
     uint32_t *totals = counts + rows * DIGITS * tiles;
     const dim3 grid(blocks_for(tiles, 1), (unsigned)rows);
@@ -298,7 +331,8 @@ static int order_by_digits(const pg_context *c, int bits, int64_t rows, int64_t 
     *swapped = false;
     for (int shift = 0; shift < bits; shift += 8) {
         PG_LAUNCH((count_digits<K>), grid, SORT_THREADS, 0, c, n, tiles, shift, (const K *)from, counts);
-        PG_LAUNCH((add_counts), dim3(DIGITS / SORT_WARPS, (unsigned)rows), SORT_THREADS, 0, c, tiles, counts, totals);
+        PG_LAUNCH((add_counts), dim3(DIGITS / SORT_WARPS, (unsigned)rows), SORT_THREADS, 0, c, tiles, counts,
+                  totals);
         PG_LAUNCH((move_pairs<K>), grid, SORT_THREADS, 0, c, n, tiles, shift, (const uint32_t *)counts,
                   (const uint32_t *)totals, (const K *)from, (const uint32_t *)from_at, to, to_at);
         K *k = from;
@@ -309,7 +343,8 @@ static int order_by_digits(const pg_context *c, int bits, int64_t rows, int64_t 
     return launched();
 }
 
-template <class K> static int order_any(const pg_context *c, int bits, int64_t rows, int64_t n, K *key, pg_ordering *out) {
+template <class K>
+static int order_any(const pg_context *c, int bits, int64_t rows, int64_t n, K *key, pg_ordering *out) {
     const size_t count = (size_t)rows * (size_t)n;
     if (bits < 1) bits = 1;
     if (n <= SHORT) {
@@ -321,10 +356,12 @@ template <class K> static int order_any(const pg_context *c, int bits, int64_t r
         out->at = at;
         return launched();
     }
-    const int64_t tiles = (n + tile<K>::SIZE - 1) / tile<K>::SIZE, part = rows < GRID_ROWS ? rows : (int64_t)GRID_ROWS;
+    const int64_t tiles = (n + tile<K>::SIZE - 1) / tile<K>::SIZE,
+                  part = rows < GRID_ROWS ? rows : (int64_t)GRID_ROWS;
     K *spare = (K *)c->scratch(c, count * sizeof *spare);
     uint32_t *at = (uint32_t *)c->scratch(c, 2 * count * sizeof *at);
-    uint32_t *counts = (uint32_t *)c->scratch(c, (size_t)part * DIGITS * (size_t)(tiles + 1) * sizeof *counts);
+    uint32_t *counts =
+        (uint32_t *)c->scratch(c, (size_t)part * DIGITS * (size_t)(tiles + 1) * sizeof *counts);
     if (!spare || !at || !counts) return PG_KERNEL_NO_SCRATCH;
     bool swapped = false;
     for (int64_t row = 0; row < rows; row += part) {
@@ -338,7 +375,8 @@ template <class K> static int order_any(const pg_context *c, int bits, int64_t r
     return PG_KERNEL_OK;
 }
 
-int pg_order_cuda(const pg_context *c, int bytes, int bits, int64_t rows, int64_t n, void *key, pg_ordering *out) {
+int pg_order_cuda(const pg_context *c, int bytes, int bits, int64_t rows, int64_t n, void *key,
+                  pg_ordering *out) {
     if (n >= UINT32_MAX) return PG_KERNEL_UNSUPPORTED;
     if (bytes == 4) return order_any(c, bits, rows, n, (uint32_t *)key, out);
     return order_any(c, bits, rows, n, (uint64_t *)key, out);
@@ -354,7 +392,8 @@ template <class T> static __global__ __launch_bounds__(TOP_THREADS) void select_
     const T *in = s.in + blockIdx.x * s.n;
     const int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP;
     K best = 0;                             /* the k-th key, its digits from the top */
-    uint32_t need = (uint32_t)s.k, ties = 0;   /* how many of those that begin with `best`; how many there are */
+    /* How many are wanted of those that begin with `best`, and how many there are. */
+    uint32_t need = (uint32_t)s.k, ties = 0;
     for (int shift = keys<T>::bits - 8; shift >= 0; shift -= 8) {
         if (threadIdx.x < DIGITS) count[threadIdx.x] = 0;
         __syncthreads();
@@ -387,7 +426,8 @@ template <class T> static __global__ __launch_bounds__(TOP_THREADS) void select_
         at[i] = UINT32_MAX;
     }
     __syncthreads();
-    /* Sorting will order them: only where not all that equal the k-th are wanted, the first of those must be known. */
+    /* Sorting will order them: only where not all that equal the k-th are wanted, the first of those must
+     * be known. */
     const bool all_ties = ties == need;
     for (int64_t i = threadIdx.x; i < s.n; i += TOP_THREADS) {
         const K x = keys<T>::of(in[i]) ^ s.flip;
@@ -424,12 +464,16 @@ template <class T> static __global__ __launch_bounds__(TOP_THREADS) void select_
 
 /* ---- the entries ---- */
 
-template <class T> static __global__ void make_keys(int64_t n, const T *in, key_t_of<T> flip, key_t_of<T> *key) {
-    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64_t)gridDim.x * blockDim.x)
+template <class T>
+static __global__ void make_keys(int64_t n, const T *in, key_t_of<T> flip, key_t_of<T> *key) {
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n;
+         i += (int64_t)gridDim.x * blockDim.x)
         key[i] = keys<T>::of(in[i]) ^ flip;
 }
-template <class T> static __global__ void put_rows(int64_t rows, sorted<T> s, const key_t_of<T> *key, const uint32_t *at) {
-    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < rows * s.k; i += (int64_t)gridDim.x * blockDim.x) {
+template <class T>
+static __global__ void put_rows(int64_t rows, sorted<T> s, const key_t_of<T> *key, const uint32_t *at) {
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < rows * s.k;
+         i += (int64_t)gridDim.x * blockDim.x) {
         const int64_t row = i / s.k, from = row * s.n + i % s.k;
         put_sorted(s, row, i % s.k, key[from], at[from]);
     }
@@ -447,7 +491,8 @@ template <class T> static int run_sort(const pg_context *c, int64_t rows, const 
     if (s.k <= TOP_MOST && s.k < s.n && (rows >= 16 || s.n <= 1 << 18)) {
         int size = 2;
         while (size < s.k) size *= 2;
-        PG_LAUNCH((select_top<T>), (unsigned)rows, TOP_THREADS, (size_t)size * (sizeof(K) + sizeof(uint32_t)), c, size, s);
+        PG_LAUNCH((select_top<T>), (unsigned)rows, TOP_THREADS, (size_t)size * (sizeof(K) + sizeof(uint32_t)),
+                  c, size, s);
         return launched();
     }
     const int64_t count = rows * s.n;
@@ -461,8 +506,8 @@ template <class T> static int run_sort(const pg_context *c, int64_t rows, const 
     return launched();
 }
 
-static int sort_any(const pg_context *c, int dtype, int64_t rows, int64_t n, int64_t k, const void *in, void *values,
-                    int64_t *indices, bool flip) {
+static int sort_any(const pg_context *c, int dtype, int64_t rows, int64_t n, int64_t k, const void *in,
+                    void *values, int64_t *indices, bool flip) {
     if (rows <= 0 || k <= 0) return PG_KERNEL_OK;
     PG_FOR_ALL(dtype, {
         const sorted<T> s = {(const T *)in, (T *)values, indices, n, k, flip ? keys<T>::all : 0};
@@ -470,13 +515,13 @@ static int sort_any(const pg_context *c, int dtype, int64_t rows, int64_t n, int
     })
 }
 
-extern "C" int PG_K(sort)(const pg_context *c, int dtype, int64_t rows, int64_t n, const void *in, void *values,
-                          int64_t *indices, bool descending) {
+extern "C" int PG_K(sort)(const pg_context *c, int dtype, int64_t rows, int64_t n, const void *in,
+                          void *values, int64_t *indices, bool descending) {
     return sort_any(c, dtype, rows, n, n, in, values, indices, descending);
 }
 
-extern "C" int PG_K(topk)(const pg_context *c, int dtype, int64_t rows, int64_t n, int64_t k, const void *in, void *values,
-                          int64_t *indices, bool largest) {
+extern "C" int PG_K(topk)(const pg_context *c, int dtype, int64_t rows, int64_t n, int64_t k, const void *in,
+                          void *values, int64_t *indices, bool largest) {
     if (k > n) return PG_KERNEL_UNSUPPORTED;
     return sort_any(c, dtype, rows, n, k, in, values, indices, largest);
 }
