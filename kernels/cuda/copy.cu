@@ -18,7 +18,8 @@
  * more by store_as. */
 template <class O, class A> struct conversion : operands<1, O, A> {
     __device__ __forceinline__ compute_t<O> operator()(compute_t<A> a, compute_t<A>, compute_t<A>) const {
-        if constexpr (std::is_floating_point_v<compute_t<A>> && std::is_integral_v<O>) return from_double<O>((double)a);
+        if constexpr (std::is_floating_point_v<compute_t<A>> && std::is_integral_v<O>)
+            return from_double<O>((double)a);
         else if constexpr (std::is_same_v<O, bool>) return a != 0;
         else return (compute_t<O>)a;
     }
@@ -79,10 +80,12 @@ struct transposition {
 
 /* A tile of TILE x TILE: read along p, written along q, both coalesced; a column of padding keeps the reads
  * of a warp in different banks. Bytes an element: its own twice. */
-template <class T> static __global__ void __launch_bounds__(TILE * TILE_ROWS) transpose_tiles(const transposition t) {
+template <class T> static __global__ void __launch_bounds__(TILE * TILE_ROWS)
+transpose_tiles(const transposition t) {
     __shared__ T tile[TILE][TILE + 1];
     int64_t base[2];
-    const uint32_t per_outer = t.p_tiles * t.q_tiles, o = blockIdx.x / per_outer, in_outer = blockIdx.x % per_outer;
+    const uint32_t per_outer = t.p_tiles * t.q_tiles;
+    const uint32_t o = blockIdx.x / per_outer, in_outer = blockIdx.x % per_outer;
     const uint32_t p0 = in_outer % t.p_tiles * TILE, q0 = in_outer / t.p_tiles * TILE;
     locate(t.outer, o, base);
     const T *from = (const T *)t.outer.data[1] + base[1];
@@ -107,7 +110,8 @@ static bool find_transpose(transposition *t, const pg_strided *s, int item) {
         if (s->stride[1][d] == 1 && s->stride[0][d] != 1) p = d;
         if (s->stride[0][d] == 1 && s->stride[1][d] != 1 && s->stride[1][d] != 0) q = d;
     }
-    if (p < 0 || q < 0 || count_of(s->ndim, s->shape) > INT32_MAX || s->shape[p] * s->shape[q] < 256) return false;
+    if (p < 0 || q < 0 || count_of(s->ndim, s->shape) > INT32_MAX || s->shape[p] * s->shape[q] < 256)
+        return false;
     t->p_size = (uint32_t)s->shape[p];
     t->q_size = (uint32_t)s->shape[q];
     t->p_tiles = (t->p_size + TILE - 1) / TILE;
@@ -131,7 +135,8 @@ static bool find_transpose(transposition *t, const pg_strided *s, int item) {
 template <class T> static int move(const pg_context *c, const pg_strided *s) {
     transposition t;
     if (find_transpose(&t, s, (int)sizeof(T))) {
-        PG_LAUNCH((transpose_tiles<T>), t.outer.count * t.p_tiles * t.q_tiles, dim3(TILE, TILE_ROWS), 0, c, t);
+        PG_LAUNCH((transpose_tiles<T>), t.outer.count * t.p_tiles * t.q_tiles, dim3(TILE, TILE_ROWS), 0, c,
+                  t);
         return launched();
     }
     return each(c, s, itself<T>());

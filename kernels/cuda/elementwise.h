@@ -44,7 +44,8 @@ struct space {
 };
 
 /* The offsets of the element at linear position i. */
-template <int N> static __device__ __forceinline__ void locate(const space &s, uint32_t i, int64_t (&offset)[N]) {
+template <int N>
+static __device__ __forceinline__ void locate(const space &s, uint32_t i, int64_t (&offset)[N]) {
 #pragma unroll
     for (int k = 0; k < N; k++) offset[k] = 0;
     for (int d = s.ndim - 1; d > 0; d--) {
@@ -66,7 +67,8 @@ template <class T> static __device__ __forceinline__ T element_of(pg_value v) {
 
 /* Operand k's elements of the pack at `offset`, of which `left` are inside. */
 template <class T, int N>
-static __device__ __forceinline__ void fetch_pack(const space &s, int k, int64_t offset, uint32_t left, pack<T, N> &to) {
+static __device__ __forceinline__ void fetch_pack(const space &s, int k, int64_t offset, uint32_t left,
+                                                  pack<T, N> &to) {
     const T *data = (const T *)s.data[k];
     const bool varies = data && s.stride[k][s.ndim - 1] != 0;
     if (varies && left >= N) {
@@ -81,7 +83,8 @@ static __device__ __forceinline__ void fetch_pack(const space &s, int k, int64_t
     }
 }
 
-template <class Op> static __global__ void __launch_bounds__(EACH_BLOCK) each_pack(const space s, const Op op) {
+template <class Op> static __global__ void __launch_bounds__(EACH_BLOCK)
+each_pack(const space s, const Op op) {
     typedef typename Op::out_type O;
     typedef typename Op::a_type A;
     typedef typename Op::b_type B;
@@ -125,7 +128,8 @@ template <class T> static __device__ __forceinline__ T fetch_element(const space
     return data ? data[offset] : element_of<T>(s.scalar[k]);
 }
 
-template <class Op> static __global__ void __launch_bounds__(EACH_BLOCK) each_element(const space s, const Op op) {
+template <class Op> static __global__ void __launch_bounds__(EACH_BLOCK)
+each_element(const space s, const Op op) {
     typedef typename Op::out_type O;
     typedef typename Op::a_type A;
     typedef typename Op::b_type B;
@@ -155,7 +159,8 @@ template <class Op> static __global__ void __launch_bounds__(EACH_BLOCK) each_el
 /* ---- launching ---- */
 
 /* `size` of dimension `cut` and all of those after it, from `offset` on. */
-static inline space space_of(const pg_strided *s, int inputs, int cut, int64_t size, const int64_t *offset, const int *item) {
+static inline space space_of(const pg_strided *s, int inputs, int cut, int64_t size, const int64_t *offset,
+                             const int *item) {
     space to = {};
     to.ndim = s->ndim - cut;
     int64_t count = 1;
@@ -202,7 +207,8 @@ struct cuts { int dim, inputs; int64_t step, outer; };
 struct piece { int64_t o, at, size, offset[4]; };    /* starts as zeros */
 
 static inline cuts cuts_of(const pg_context *c, const pg_strided *s, int inputs) {
-    const int64_t limit = c->grain_limit < 4096 ? 4096 : c->grain_limit < INT32_MAX ? c->grain_limit : INT32_MAX;
+    int64_t limit = c->grain_limit < INT32_MAX ? c->grain_limit : INT32_MAX;
+    if (limit < 4096) limit = 4096;
     cuts k = {0, inputs, 1, 1};
     int64_t inner = count_of(s->ndim, s->shape);     /* of one step */
     for (; k.dim < s->ndim; k.dim++) {
@@ -241,9 +247,11 @@ template <class Op> static int each(const pg_context *c, const pg_strided *s, co
     for (piece p = {}; next_piece(&k, s, &p);) {
         const space t = space_of(s, Op::INPUTS, k.dim, p.size, p.offset, item);
         if (takes_packs(t, Op::INPUTS, item, Op::VALUES))
-            PG_LAUNCH((each_pack<Op>), blocks_for(t.count, EACH_BLOCK * Op::VALUES * Op::UNROLL), EACH_BLOCK, 0, c, t, op);
+            PG_LAUNCH((each_pack<Op>), blocks_for(t.count, EACH_BLOCK * Op::VALUES * Op::UNROLL), EACH_BLOCK,
+                      0, c, t, op);
         else
-            PG_LAUNCH((each_element<Op>), blocks_for(t.count, EACH_BLOCK * EACH_STEPS), EACH_BLOCK, 0, c, t, op);
+            PG_LAUNCH((each_element<Op>), blocks_for(t.count, EACH_BLOCK * EACH_STEPS), EACH_BLOCK, 0, c, t,
+                      op);
     }
     return launched();
 }

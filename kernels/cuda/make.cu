@@ -14,10 +14,12 @@ fill_arange(int64_t n, pg_value start, pg_value step, T *out) {
     }
 }
 
-extern "C" int PG_K(arange)(const pg_context *c, int dtype, int64_t n, pg_value start, pg_value step, void *out) {
+extern "C" int PG_K(arange)(const pg_context *c, int dtype, int64_t n, pg_value start, pg_value step,
+                            void *out) {
     if ((unsigned)dtype > PG_K_FLOAT64) return PG_KERNEL_UNSUPPORTED;
     if (n <= 0) return PG_KERNEL_OK;
-    PG_FOR_ALL(dtype, PG_LAUNCH((fill_arange<T>), blocks_for(n, BLOCK), BLOCK, 0, c, n, start, step, (T *)out))
+    PG_FOR_ALL(dtype,
+               PG_LAUNCH((fill_arange<T>), blocks_for(n, BLOCK), BLOCK, 0, c, n, start, step, (T *)out))
     return launched();
 }
 
@@ -31,11 +33,13 @@ fill_linspace(int64_t n, double start, double end, double step, T *out) {
     }
 }
 
-extern "C" int PG_K(linspace)(const pg_context *c, int dtype, int64_t n, double start, double end, void *out) {
+extern "C" int PG_K(linspace)(const pg_context *c, int dtype, int64_t n, double start, double end,
+                              void *out) {
     if ((unsigned)dtype > PG_K_FLOAT64) return PG_KERNEL_UNSUPPORTED;
     if (n <= 0) return PG_KERNEL_OK;
     const double step = n > 1 ? (end - start) / (double)(n - 1) : 0;
-    PG_FOR_ALL(dtype, PG_LAUNCH((fill_linspace<T>), blocks_for(n, BLOCK), BLOCK, 0, c, n, start, end, step, (T *)out))
+    PG_FOR_ALL(dtype, PG_LAUNCH((fill_linspace<T>), blocks_for(n, BLOCK), BLOCK, 0, c, n, start, end, step,
+                                (T *)out))
     return launched();
 }
 
@@ -43,7 +47,8 @@ extern "C" int PG_K(linspace)(const pg_context *c, int dtype, int64_t n, double 
  * has blockDim.y rows; in and out may be the same. */
 template <class T> static __global__ void __launch_bounds__(BLOCK)
 keep_triangle(int64_t lines, int64_t rows, int64_t cols, int64_t k, bool upper, const T *in, T *out) {
-    for (int64_t u = (int64_t)blockIdx.x * blockDim.y + threadIdx.y; u < lines; u += (int64_t)gridDim.x * blockDim.y) {
+    for (int64_t u = (int64_t)blockIdx.x * blockDim.y + threadIdx.y; u < lines;
+         u += (int64_t)gridDim.x * blockDim.y) {
         const int64_t diagonal = u % rows + k;
         for (int64_t j = threadIdx.x; j < cols; j += blockDim.x) {
             const bool keep = upper ? j >= diagonal : j <= diagonal;
@@ -52,8 +57,8 @@ keep_triangle(int64_t lines, int64_t rows, int64_t cols, int64_t k, bool upper, 
     }
 }
 
-extern "C" int PG_K(triangle)(const pg_context *c, int item, int64_t batch, int64_t rows, int64_t cols, int64_t k,
-                              bool upper, const void *in, void *out) {
+extern "C" int PG_K(triangle)(const pg_context *c, int item, int64_t batch, int64_t rows, int64_t cols,
+                              int64_t k, bool upper, const void *in, void *out) {
     const int64_t lines = batch * rows, most = rows + cols;
     if (lines * cols == 0) return PG_KERNEL_OK;
     if (k > most) k = most;
@@ -63,7 +68,9 @@ extern "C" int PG_K(triangle)(const pg_context *c, int item, int64_t batch, int6
     const dim3 block(across, BLOCK / across);
     const unsigned grid = blocks_for(lines, BLOCK / across);
     switch (item) {
-#define ITEM(T) PG_LAUNCH((keep_triangle<T>), grid, block, 0, c, lines, rows, cols, k, upper, (const T *)in, (T *)out); break
+#define ITEM(T) \
+    PG_LAUNCH((keep_triangle<T>), grid, block, 0, c, lines, rows, cols, k, upper, (const T *)in, (T *)out); \
+    break
     case 1: ITEM(uint8_t);
     case 2: ITEM(uint16_t);
     case 4: ITEM(uint32_t);

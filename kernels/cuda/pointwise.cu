@@ -164,7 +164,9 @@ static __device__ __forceinline__ int64_t integer_power(int64_t base, int64_t ex
     return (int64_t)result;
 }
 /* S is int32_t or int64_t. */
-template <class S> static __device__ __forceinline__ S integer_fmod(S a, S b) { return b == 0 || b == -1 ? 0 : a % b; }
+template <class S> static __device__ __forceinline__ S integer_fmod(S a, S b) {
+    return b == 0 || b == -1 ? 0 : a % b;
+}
 template <class S> static __device__ __forceinline__ S integer_floor_divide(S a, S b) {
     if (b == 0) return 0;
     if (b == -1) return (S)(0 - (uint64_t)a);
@@ -181,12 +183,17 @@ template <class S> static __device__ __forceinline__ S integer_remainder(S a, S 
 #define UNUSED (void)a, (void)b, (void)c, (void)p0, (void)p1
 #define X(NAME, inputs, e) \
     template <class R> struct line_##NAME { \
-        static __device__ __forceinline__ R value(R a, R b, R c, R p0, R p1) { UNUSED; return e; } \
+        static __device__ __forceinline__ R value(R a, R b, R c, R p0, R p1) { \
+            UNUSED; \
+            return e; \
+        } \
     }; \
     template <class T> struct op_##NAME : operands<inputs, T> { \
         typedef compute_t<T> R; \
         R p0, p1; \
-        __device__ __forceinline__ R operator()(R a, R b, R c) const { return line_##NAME<R>::value(a, b, c, p0, p1); } \
+        __device__ __forceinline__ R operator()(R a, R b, R c) const { \
+            return line_##NAME<R>::value(a, b, c, p0, p1); \
+        } \
     };
 HOT_FLOAT_OPS(X) RARE_FLOAT_OPS(X)
 X(CUBE, 1, a * a * a)      /* POW with the constant 3 */
@@ -281,8 +288,8 @@ static const unsigned char arities[] = {PG_POINTWISE(ROW) PG_PREDICATES(ROW)};
 #undef ROW
 static const int FIRST_PREDICATE = PG_K_EQ, CUBE = -1;      /* CUBE: a power with the constant exponent 3 */
 
-
-template <class T> static int run_float(const pg_context *c, int op, const pg_strided *s, double p0, double p1) {
+template <class T>
+static int run_float(const pg_context *c, int op, const pg_strided *s, double p0, double p1) {
     typedef compute_t<T> R;
     if (op >= FIRST_PREDICATE && op < PG_K_POINTWISE_COUNT) {
         float_predicate<T> f = {};
@@ -339,8 +346,8 @@ static int cheaper_power(int dtype, const pg_strided *s) {
     if (s->data[2]) return PG_K_POW;
     if (dtype < PG_K_FLOAT16) return s->scalar[2].i == 2 ? PG_K_SQUARE : PG_K_POW;
     const double e = s->scalar[2].d;
-    return e == 2.0 ? PG_K_SQUARE : e == 0.5 ? PG_K_SQRT : e == -0.5 ? PG_K_RSQRT : e == -1.0 ? PG_K_RECIPROCAL
-         : e == 3.0 ? CUBE : PG_K_POW;
+    return e == 2.0 ? PG_K_SQUARE : e == 3.0 ? CUBE : e == 0.5 ? PG_K_SQRT : e == -0.5 ? PG_K_RSQRT
+         : e == -1.0 ? PG_K_RECIPROCAL : PG_K_POW;
 }
 
 static bool integers_have(int op) {
@@ -373,7 +380,8 @@ static int bool_op(int op) {
     }
 }
 
-extern "C" int PG_K(pointwise)(const pg_context *c, int op, int dtype, const pg_strided *given, const double *p) {
+extern "C" int PG_K(pointwise)(const pg_context *c, int op, int dtype, const pg_strided *given,
+                               const double *p) {
     if ((unsigned)op >= PG_K_POINTWISE_COUNT || (unsigned)dtype > PG_K_FLOAT64) return PG_KERNEL_UNSUPPORTED;
     if (op == PG_K_WHERE) return run_where(c, dtype, given);
     pg_strided s = *given;

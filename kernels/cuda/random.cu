@@ -16,7 +16,8 @@ struct draw {
 };
 
 /* N elements that start at i. */
-template <class T, int N> static __device__ __forceinline__ void put(T *out, int64_t i, int64_t n, const pack<T, N> &x) {
+template <class T, int N>
+static __device__ __forceinline__ void put(T *out, int64_t i, int64_t n, const pack<T, N> &x) {
     constexpr uintptr_t bytes = sizeof(T) * N;
     if (i + N <= n && (uintptr_t)(out + i) % bytes == 0) {
         *reinterpret_cast<pack<T, N> *>(out + i) = x;
@@ -40,9 +41,11 @@ template <class T> static __device__ __forceinline__ T rounded(float x) {
     else return store_as<T>((compute_t<T>)x);
 }
 
-template <class T> static __global__ void __launch_bounds__(BLOCK) draw_narrow(draw d, const pg_philox *state, T *out) {
+template <class T> static __global__ void __launch_bounds__(BLOCK)
+draw_narrow(draw d, const pg_philox *state, T *out) {
     const uint64_t seed = state->seed, offset = state->offset;
-    for (int64_t u = (int64_t)blockIdx.x * BLOCK + threadIdx.x; u * 4 < d.n; u += (int64_t)gridDim.x * BLOCK) {
+    for (int64_t u = (int64_t)blockIdx.x * BLOCK + threadIdx.x; u * 4 < d.n;
+         u += (int64_t)gridDim.x * BLOCK) {
         uint32_t w[4];
         pack<T, 4> x;
         pg_philox_words(seed, offset + (uint64_t)u, &w[0], &w[1], &w[2], &w[3]);
@@ -75,9 +78,11 @@ template <class T> static __global__ void __launch_bounds__(BLOCK) draw_narrow(d
     }
 }
 
-template <class T> static __global__ void __launch_bounds__(BLOCK) draw_wide(draw d, const pg_philox *state, T *out) {
+template <class T> static __global__ void __launch_bounds__(BLOCK)
+draw_wide(draw d, const pg_philox *state, T *out) {
     const uint64_t seed = state->seed, offset = state->offset;
-    for (int64_t u = (int64_t)blockIdx.x * BLOCK + threadIdx.x; u * 2 < d.n; u += (int64_t)gridDim.x * BLOCK) {
+    for (int64_t u = (int64_t)blockIdx.x * BLOCK + threadIdx.x; u * 2 < d.n;
+         u += (int64_t)gridDim.x * BLOCK) {
         uint32_t w[4];
         pack<T, 2> x;
         pg_philox_words(seed, offset + (uint64_t)u, &w[0], &w[1], &w[2], &w[3]);
@@ -128,7 +133,8 @@ extern "C" int PG_K(random)(const pg_context *c, int kind, int dtype, int64_t n,
 
 /* x is read in packs where it and the results are aligned for them. */
 template <class T> static __global__ void __launch_bounds__(BLOCK)
-drop(int64_t n, uint64_t threshold, double scale, const pg_philox *state, bool packs, const T *x, T *out, bool *mask) {
+drop(int64_t n, uint64_t threshold, double scale, const pg_philox *state, bool packs, const T *x, T *out,
+     bool *mask) {
     typedef compute_t<T> R;
     const uint64_t seed = state->seed, offset = state->offset;
     const R factor = (R)scale;
@@ -154,15 +160,15 @@ drop(int64_t n, uint64_t threshold, double scale, const pg_philox *state, bool p
     }
 }
 
-extern "C" int PG_K(dropout)(const pg_context *c, int dtype, int64_t n, double p, const pg_philox *state, const void *x,
-                             void *out, bool *mask) {
+extern "C" int PG_K(dropout)(const pg_context *c, int dtype, int64_t n, double p, const pg_philox *state,
+                             const void *x, void *out, bool *mask) {
     if (dtype < PG_K_FLOAT16 || dtype > PG_K_FLOAT64) return PG_KERNEL_UNSUPPORTED;
     if (n <= 0) return PG_KERNEL_OK;
     const pg_philox *there = (const pg_philox *)on_device(c, state, sizeof *state);
     if (!there) return PG_KERNEL_NO_SCRATCH;
     const uint64_t threshold = pg_threshold(p);
     const double scale = p < 1 ? 1 / (1 - p) : 0;
-    PG_FOR_FLOATS(dtype, PG_LAUNCH((drop<T>), blocks_for(n, BLOCK * 4), BLOCK, 0, c, n, threshold, scale, there,
-                                   (uintptr_t)x % (sizeof(T) * 4) == 0, (const T *)x, (T *)out, mask))
+    PG_FOR_FLOATS(dtype, PG_LAUNCH((drop<T>), blocks_for(n, BLOCK * 4), BLOCK, 0, c, n, threshold, scale,
+                                   there, (uintptr_t)x % (sizeof(T) * 4) == 0, (const T *)x, (T *)out, mask))
     return launched();
 }

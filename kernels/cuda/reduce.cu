@@ -1,10 +1,10 @@
 /* reduce.cu: reductions, in an order that the shape alone decides.
  *
- * `lanes` threads share an output (all within a block); each takes a group of 8 or 16 elements at a time, which
- * are folded pairwise in the computing type, and the groups' results are added in double: a rounding error of
- * float32 grows with the group's 4 steps, whatever the length. The lanes are joined pairwise through shared
- * memory. Where outputs are too few to fill the device, each is cut into `splits` parts whose results stand
- * in scratch until a second launch joins them.
+ * `lanes` threads share an output (all within a block); each takes a group of 8 or 16 elements at a time,
+ * which are folded pairwise in the computing type, and the groups' results are added in double: a rounding
+ * error of float32 grows with the group's 4 steps, whatever the length. The lanes are joined pairwise through
+ * shared memory. Where outputs are too few to fill the device, each is cut into `splits` parts whose results
+ * stand in scratch until a second launch joins them.
  *
  * Two ways to lay threads out: along the reduced elements where those are dense (packs of 16 bytes, GROUP
  * elements in flight), or across the outputs where those are dense while the reduced dimension is strided: a
@@ -79,10 +79,14 @@ struct settings {
 
 static __device__ __forceinline__ float plus(float a, float b) { return a + b; }
 static __device__ __forceinline__ double plus(double a, double b) { return a + b; }
-static __device__ __forceinline__ int64_t plus(int64_t a, int64_t b) { return (int64_t)((uint64_t)a + (uint64_t)b); }
+static __device__ __forceinline__ int64_t plus(int64_t a, int64_t b) {
+    return (int64_t)((uint64_t)a + (uint64_t)b);
+}
 static __device__ __forceinline__ float times(float a, float b) { return a * b; }
 static __device__ __forceinline__ double times(double a, double b) { return a * b; }
-static __device__ __forceinline__ int64_t times(int64_t a, int64_t b) { return (int64_t)((uint64_t)a * (uint64_t)b); }
+static __device__ __forceinline__ int64_t times(int64_t a, int64_t b) {
+    return (int64_t)((uint64_t)a * (uint64_t)b);
+}
 
 /* Pairwise, in place; a template, so that x stays in registers. */
 template <bool PRODUCT, int HALF, class C> static __device__ __forceinline__ void fold_halves(C *x) {
@@ -124,8 +128,12 @@ static __device__ __forceinline__ void put(const settings &s, void *out, int64_t
     default: ((double *)out)[k] = a; break;
     }
 }
-static __device__ __forceinline__ void put(const settings &s, void *out, int64_t k, double a) { put(s, out, k, a, 0); }
-static __device__ __forceinline__ void put(const settings &s, void *out, int64_t k, int64_t i) { put(s, out, k, 0, i); }
+static __device__ __forceinline__ void put(const settings &s, void *out, int64_t k, double a) {
+    put(s, out, k, a, 0);
+}
+static __device__ __forceinline__ void put(const settings &s, void *out, int64_t k, int64_t i) {
+    put(s, out, k, 0, i);
+}
 
 /* ---- what a thread gathers: start, add a group of N elements (x may be overwritten; bit v of `valid` says
  * whether x[v] is one, else it is neutral(); at(v) is its place in the reduced order), merge what another has
@@ -137,7 +145,8 @@ template <class C> struct sum {                       /* SUM, MEAN */
     total_t<C> total;
     static __device__ C neutral(const settings &) { return 0; }
     __device__ void start(const settings &) { total = 0; }
-    template <int N, class At> __device__ __forceinline__ void add(C (&x)[N], uint32_t, const At &, const settings &) {
+    template <int N, class At>
+    __device__ __forceinline__ void add(C (&x)[N], uint32_t, const At &, const settings &) {
         total = plus(total, (total_t<C>)sum_of(x));
     }
     __device__ void merge(const sum &o, const settings &) { total = plus(total, o.total); }
@@ -151,7 +160,8 @@ template <class C> struct product {
     total_t<C> total;
     static __device__ C neutral(const settings &) { return 1; }
     __device__ void start(const settings &) { total = 1; }
-    template <int N, class At> __device__ __forceinline__ void add(C (&x)[N], uint32_t, const At &, const settings &) {
+    template <int N, class At>
+    __device__ __forceinline__ void add(C (&x)[N], uint32_t, const At &, const settings &) {
         total = times(total, (total_t<C>)product_of(x));
     }
     __device__ void merge(const product &o, const settings &) { total = times(total, o.total); }
@@ -162,15 +172,18 @@ template <class C> struct extremum {                  /* AMAX, AMIN */
     C value;
     static __device__ C neutral(const settings & s) { return extreme<C>(s.least); }
     __device__ void start(const settings &s) { value = extreme<C>(s.least); }
-    template <int N, class At> __device__ __forceinline__ void add(C (&x)[N], uint32_t, const At &, const settings &s) {
+    template <int N, class At>
+    __device__ __forceinline__ void add(C (&x)[N], uint32_t, const At &, const settings &s) {
 #pragma unroll
         for (int v = 0; v < N; v++) value = better_of(value, x[v], s.least);
     }
-    __device__ void merge(const extremum &o, const settings &s) { value = better_of(value, o.value, s.least); }
+    __device__ void merge(const extremum &o, const settings &s) {
+        value = better_of(value, o.value, s.least);
+    }
     __device__ void finish(const settings &s, int64_t k) const { put(s, s.out, k, (total_t<C>)value); }
 };
 
-template <class C> struct placed {                    /* MAX, MIN, ARGMAX, ARGMIN: the first of equals, NaN wins */
+template <class C> struct placed { /* MAX, MIN, ARGMAX, ARGMIN: the first of equals, NaN wins */
     C value;
     int64_t index;                                    /* -1: nothing yet */
     static __device__ C neutral(const settings &) { return 0; }
@@ -178,7 +191,8 @@ template <class C> struct placed {                    /* MAX, MIN, ARGMAX, ARGMI
         value = 0;
         index = -1;
     }
-    template <int N, class At> __device__ __forceinline__ void add(C (&x)[N], uint32_t valid, const At &at, const settings &s) {
+    template <int N, class At>
+    __device__ __forceinline__ void add(C (&x)[N], uint32_t valid, const At &at, const settings &s) {
 #pragma unroll
         for (int v = 0; v < N; v++)                   /* in ascending order of places */
             if ((valid >> v & 1)
@@ -190,7 +204,8 @@ template <class C> struct placed {                    /* MAX, MIN, ARGMAX, ARGMI
     __device__ void merge(const placed &o, const settings &s) {
         if (o.index < 0) return;
         const bool nan = value != value, other = o.value != o.value;
-        const bool better = s.least ? o.value < value : o.value > value, equal = o.value == value || (nan && other);
+        const bool better = s.least ? o.value < value : o.value > value,
+                   equal = o.value == value || (nan && other);
         if (index < 0 || (better && !nan) || (other && !nan) || (equal && o.index < index)) *this = o;
     }
     __device__ void finish(const settings &s, int64_t k) const {
@@ -210,7 +225,8 @@ template <class C> struct truth {                     /* ALL, ANY */
         all = true;
         any = false;
     }
-    template <int N, class At> __device__ __forceinline__ void add(C (&x)[N], uint32_t, const At &, const settings &) {
+    template <int N, class At>
+    __device__ __forceinline__ void add(C (&x)[N], uint32_t, const At &, const settings &) {
 #pragma unroll
         for (int v = 0; v < N; v++) {
             all &= x[v] != 0;
@@ -227,10 +243,11 @@ template <class C> struct truth {                     /* ALL, ANY */
 };
 
 template <class C> struct spread {                    /* VAR; joined as Chan et al. 1979 do */
-    double n, mean, squares;                          /* squares: of the deviations from the mean, their sum */
+    double n, mean, squares; /* squares: of the deviations from the mean, their sum */
     static __device__ C neutral(const settings &) { return 0; }
     __device__ void start(const settings &) { n = mean = squares = 0; }
-    template <int N, class At> __device__ __forceinline__ void add(C (&x)[N], uint32_t valid, const At &, const settings &s) {
+    template <int N, class At>
+    __device__ __forceinline__ void add(C (&x)[N], uint32_t valid, const At &, const settings &s) {
         const int count = __popc(valid);
         if (count == 0) return;
         C y[N];
@@ -272,7 +289,8 @@ template <class C> struct p_norm {
     double total;
     static __device__ C neutral(const settings & s) { return s.p0 < 0 ? (C)INFINITY : (C)0; }
     __device__ void start(const settings &s) { total = s.norm == NORM_SMALLEST ? (double)INFINITY : 0; }
-    template <int N, class At> __device__ __forceinline__ void add(C (&x)[N], uint32_t, const At &, const settings &s) {
+    template <int N, class At>
+    __device__ __forceinline__ void add(C (&x)[N], uint32_t, const At &, const settings &s) {
         if (s.norm == NORM_SQUARES) {
 #pragma unroll
             for (int v = 0; v < N; v++) x[v] = x[v] * x[v];
@@ -320,7 +338,8 @@ template <class C> struct exponentials {              /* LOGSUMEXP: e^shift * to
             shift = to;
         }
     }
-    template <int N, class At> __device__ __forceinline__ void add(C (&x)[N], uint32_t, const At &, const settings &) {
+    template <int N, class At>
+    __device__ __forceinline__ void add(C (&x)[N], uint32_t, const At &, const settings &) {
         C most = x[0];
 #pragma unroll
         for (int v = 1; v < N; v++) most = better_of(most, x[v], false);
@@ -334,14 +353,17 @@ template <class C> struct exponentials {              /* LOGSUMEXP: e^shift * to
         raise(o.shift);
         total += o.total - o.total == 0 ? o.total * exp((double)o.shift - (double)shift) : o.total;
     }
-    __device__ void finish(const settings &s, int64_t k) const { put(s, s.out, k, (double)shift + log(total)); }
+    __device__ void finish(const settings &s, int64_t k) const {
+        put(s, s.out, k, (double)shift + log(total));
+    }
 };
 
 /* ---- kernels ---- */
 
 /* The lanes of each output joined, pairwise; lane 0's thread keeps the result. */
 template <class A>
-static __device__ __forceinline__ void join_lanes(A *shared, int lane, int lanes, int apart, const settings &s) {
+static __device__ __forceinline__ void join_lanes(A *shared, int lane, int lanes, int apart,
+                                                  const settings &s) {
     const bool one_warp = apart == 1 && lanes <= 32;
     for (int w = lanes / 2; w > 0; w /= 2) {
         if (one_warp) __syncwarp();
@@ -365,8 +387,8 @@ template <class C, class T> static __device__ __forceinline__ C computed(T x) {
 
 /* A group's elements before `end`; gives the mask of those there are. */
 template <int PACKS, int V, class C, class T>
-static __device__ __forceinline__ uint32_t fetch(const plan &p, const T *base, const places &at, int64_t end, C neutral,
-                                                 C (&x)[PACKS * V]) {
+static __device__ __forceinline__ uint32_t fetch(const plan &p, const T *base, const places &at, int64_t end,
+                                                 C neutral, C (&x)[PACKS * V]) {
     const int left = (int)(end - at.first < 1 << 20 ? end - at.first : 1 << 20);
     const bool full = at.after(PACKS * V - 1) < left;
     uint32_t valid = 0;
@@ -387,7 +409,8 @@ static __device__ __forceinline__ uint32_t fetch(const plan &p, const T *base, c
             valid |= ((1u << (have < V ? have : V)) - 1) << q * V;
         }
 #pragma unroll
-        for (int v = 0; v < PACKS * V; v++) x[v] = full || (valid >> v & 1) ? computed<C>(raw[v / V].v[v % V]) : neutral;
+        for (int v = 0; v < PACKS * V; v++)
+            x[v] = full || (valid >> v & 1) ? computed<C>(raw[v / V].v[v % V]) : neutral;
         return valid;
     }
     if (full && p.reduced.n == 1) {
@@ -420,13 +443,15 @@ reduce_elements(const __grid_constant__ plan p, const settings s, const T *in, A
     constexpr int V = sizeof(T) == 1 ? 8 : 16 / (int)sizeof(T), PACKS = V == 8 ? 2 : 4;
     PG_SHARED(A, shared);
     const int columns = BLOCK / p.lanes, thread = (int)threadIdx.x;
-    const int lane = p.across ? thread / columns : thread % p.lanes, column = p.across ? thread % columns : thread / p.lanes;
+    const int lane = p.across ? thread / columns : thread % p.lanes,
+              column = p.across ? thread % columns : thread / p.lanes;
     const int64_t k = (int64_t)blockIdx.x * columns + column;
     A a;
     a.start(s);
     if (k < p.outputs) {
         const T *base = in + offset_of(p.kept, k);
-        const int64_t begin = blockIdx.y * p.per_split, end = begin + p.per_split < p.n ? begin + p.per_split : p.n;
+        const int64_t begin = blockIdx.y * p.per_split,
+                      end = begin + p.per_split < p.n ? begin + p.per_split : p.n;
         const int unit = p.packs ? 1 : p.lanes, step = p.lanes * V;
         int64_t j = begin + lane * (p.packs ? V : 1);
         for (; j < end; j += PACKS * step) {
@@ -489,7 +514,8 @@ static plan plan_of(const pg_reduction *r, int item, int width, int group) {
         while (p.lanes < 32 && p.lanes * width < p.n) p.lanes *= 2;
         while (p.lanes >= 32 && p.lanes < BLOCK && (int64_t)p.lanes * 2 * group <= p.n) p.lanes *= 2;
     }
-    const int64_t blocks = (p.outputs + BLOCK / p.lanes - 1) / (BLOCK / p.lanes), share = (int64_t)p.lanes * group;
+    const int64_t blocks = (p.outputs + BLOCK / p.lanes - 1) / (BLOCK / p.lanes),
+                  share = (int64_t)p.lanes * group;
     int64_t splits = smaller(smaller((FILL + blocks - 1) / blocks, p.n / share), MOST_SPLITS);
     if (splits < 1) splits = 1;
     p.per_split = up_to_multiple((p.n + splits - 1) / splits, share);
@@ -498,7 +524,8 @@ static plan plan_of(const pg_reduction *r, int item, int width, int group) {
     return p;
 }
 
-template <class A, class C, class T> static int run(const pg_context *c, const settings &s, const pg_reduction *r) {
+template <class A, class C, class T>
+static int run(const pg_context *c, const settings &s, const pg_reduction *r) {
     constexpr int V = sizeof(T) == 1 ? 8 : 16 / (int)sizeof(T), GROUP = (V == 8 ? 2 : 4) * V;
     const plan p = plan_of(r, (int)sizeof(T), V, GROUP);
     const size_t shared = BLOCK * sizeof(A);
@@ -512,8 +539,8 @@ template <class A, class C, class T> static int run(const pg_context *c, const s
     if (p.splits > 1) {
         int columns = 32;
         while (columns > 1 && columns / 2 >= p.outputs) columns /= 2;
-        PG_LAUNCH((join_splits<A>), blocks_for(p.outputs, columns), BLOCK, shared, c, p.outputs, p.splits, BLOCK / columns,
-                  s, partials);
+        PG_LAUNCH((join_splits<A>), blocks_for(p.outputs, columns), BLOCK, shared, c, p.outputs, p.splits,
+                  BLOCK / columns, s, partials);
     }
     return launched();
 }
@@ -539,6 +566,11 @@ template <class C, class T> static int run_op(const pg_context *c, const setting
     return PG_KERNEL_UNSUPPORTED;
 }
 
+static int norm_of(double order) {
+    return order == 2 ? NORM_SQUARES : order == 1 ? NORM_ABSOLUTES : order == 0 ? NORM_NONZEROS
+         : order == (double)INFINITY ? NORM_LARGEST : order == -(double)INFINITY ? NORM_SMALLEST : NORM_POWERS;
+}
+
 extern "C" int PG_K(reduce)(const pg_context *c, int op, int dtype, const pg_reduction *r) {
     if ((unsigned)op >= PG_K_REDUCE_COUNT || (unsigned)dtype > PG_K_FLOAT64) return PG_KERNEL_UNSUPPORTED;
     if (dtype < PG_K_FLOAT16 && op == PG_K_REDUCE_MEAN) return PG_KERNEL_UNSUPPORTED;
@@ -548,8 +580,7 @@ extern "C" int PG_K(reduce)(const pg_context *c, int op, int dtype, const pg_red
     s.dtype = dtype;
     s.least = op == PG_K_REDUCE_AMIN || op == PG_K_REDUCE_MIN || op == PG_K_REDUCE_ARGMIN;
     s.p0 = r->p0;
-    s.norm = r->p0 == 2 ? NORM_SQUARES : r->p0 == 1 ? NORM_ABSOLUTES : r->p0 == 0 ? NORM_NONZEROS
-           : r->p0 == (double)INFINITY ? NORM_LARGEST : r->p0 == -(double)INFINITY ? NORM_SMALLEST : NORM_POWERS;
+    s.norm = norm_of(r->p0);
     s.n = count_of(r->reduced_n, r->reduced_shape);
     s.out = r->out;
     s.out2 = r->out2;

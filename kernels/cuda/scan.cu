@@ -9,7 +9,8 @@
  * where there are several chunks. */
 #include "packs.h"
 
-enum { BLOCK = 256, ITEMS = 8, TILE = BLOCK * ITEMS, WARPS = BLOCK / 32, SHORTEST_LINE = 8192, SHORTEST_ACROSS = 64 };
+enum { BLOCK = 256, ITEMS = 8, TILE = BLOCK * ITEMS, WARPS = BLOCK / 32 };
+enum { SHORTEST_LINE = 8192, SHORTEST_ACROSS = 64 };     /* chunks */
 
 template <class T> struct sum_of { typedef uint64_t type; };
 template <> struct sum_of<float> { typedef double type; };
@@ -48,10 +49,11 @@ template <class A> static __device__ __forceinline__ A sum_before(A mine, A *all
     return others + (lane ? before : 0);
 }
 
-/* inner == 1. Block b: chunk b % chunks of line b / chunks. sums (lines, chunks): what is before each chunk, or
- * NULL for a single chunk; with out NULL the chunks' own sums go there. */
+/* inner == 1. Block b: chunk b % chunks of line b / chunks. sums (lines, chunks): what is before each chunk,
+ * or NULL for a single chunk; with out NULL the chunks' own sums go there. */
 template <class T> static __global__ void __launch_bounds__(BLOCK)
-scan_line(int64_t n, int64_t chunk, unsigned chunks, bool packs, const T *in, T *out, typename sum_of<T>::type *sums) {
+scan_line(int64_t n, int64_t chunk, unsigned chunks, bool packs, const T *in, T *out,
+          typename sum_of<T>::type *sums) {
     typedef typename sum_of<T>::type A;
     const int64_t line = blockIdx.x / chunks, first = blockIdx.x % chunks * chunk;
     const int64_t end = first + chunk < n ? first + chunk : n;
@@ -104,7 +106,7 @@ scan_across(int64_t lines, int64_t n, int64_t inner, int64_t chunk, unsigned chu
     if (!out) sums[u] = sum;
 }
 
-/* Each line's chunk sums become what is before each chunk; element k of line l at l * line_step + k * step. */
+/* The sums of each line's chunks become what is before each; that of chunk k, line l: l line_step + k step. */
 template <class A> static __global__ void __launch_bounds__(BLOCK)
 scan_sums(int64_t lines, unsigned chunks, int64_t line_step, int64_t step, A *sums) {
     const int64_t l = (int64_t)blockIdx.x * BLOCK + threadIdx.x;
@@ -124,7 +126,8 @@ static int scan(const pg_context *c, int64_t outer, int64_t n, int64_t inner, co
     const int64_t lines = outer * inner;
     /* chunks: one where lines alone occupy the device, else as many as do, none too short */
     const bool by_block = inner == 1 && n > SHORTEST_ACROSS;
-    const int64_t wanted = by_block ? 1024 / (lines < 1024 ? lines : 1024) : 65536 / (lines < 65536 ? lines : 65536);
+    const int64_t wanted =
+        by_block ? 1024 / (lines < 1024 ? lines : 1024) : 65536 / (lines < 65536 ? lines : 65536);
     const int64_t shortest = by_block ? SHORTEST_LINE : SHORTEST_ACROSS;
     int64_t chunk = (n + wanted - 1) / wanted;
     if (chunk < shortest) chunk = shortest;
@@ -142,8 +145,8 @@ static int scan(const pg_context *c, int64_t outer, int64_t n, int64_t inner, co
             PG_LAUNCH((scan_line<T>), (unsigned)(lines * chunks), BLOCK, 0, c, n, chunk, chunks, packs,
                       in, to, sums);
         else
-            PG_LAUNCH((scan_across<T>), blocks_for(lines * chunks, BLOCK), BLOCK, 0, c, lines, n, inner, chunk, chunks, in,
-                      to, sums);
+            PG_LAUNCH((scan_across<T>), blocks_for(lines * chunks, BLOCK), BLOCK, 0, c, lines, n, inner,
+                      chunk, chunks, in, to, sums);
         if (!pass)
             PG_LAUNCH((scan_sums<A>), blocks_for(lines, BLOCK), BLOCK, 0, c, lines, chunks,
                       by_block ? (int64_t)chunks : (int64_t)1, by_block ? (int64_t)1 : lines, sums);
@@ -151,8 +154,8 @@ static int scan(const pg_context *c, int64_t outer, int64_t n, int64_t inner, co
     return launched();
 }
 
-extern "C" int PG_K(scan)(const pg_context *c, int op, int dtype, int64_t outer, int64_t n, int64_t inner, const void *in,
-                          void *out) {
+extern "C" int PG_K(scan)(const pg_context *c, int op, int dtype, int64_t outer, int64_t n, int64_t inner,
+                          const void *in, void *out) {
     if (op != PG_K_REDUCE_SUM) return PG_KERNEL_UNSUPPORTED;
     if (outer * n * inner == 0) return PG_KERNEL_OK;
     PG_FOR_NUMBERS(dtype, return scan<T>(c, outer, n, inner, (const T *)in, (T *)out))
