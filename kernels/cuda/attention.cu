@@ -518,6 +518,7 @@ template <class T, int HD> static __global__ void __launch_bounds__(128)
             }
         }
         copy_wait<0>();
+        if (steps == 0) __syncthreads(); /* no step waited for what other threads copy into this warp's rows */
         __syncwarp(); /* this warp's rows of q have been read: they take the result */
 #pragma unroll
         for (int m = 0; m < M; m++)
@@ -687,6 +688,7 @@ template <class T, int HD, bool KEYS> static __global__ void __launch_bounds__(1
             }
         }
         copy_wait<0>();
+        if (steps == 0) __syncthreads(); /* no step waited for what other threads copy into this warp's rows */
         __syncwarp(); /* this warp's own rows have been read: they take the results */
 #pragma unroll
         for (int n = 0; n < HD / 8; n++)
