@@ -95,6 +95,10 @@ on_cuda("spec/devices/rows_spec.lua", function()
                     both(what, function(t, v) return F.layer_norm(t, { n }, v) end, { x, w }, true)
                 else
                     both(what, function(t, v, u) return F.layer_norm(t, { n }, v, u) end, { x, w, b }, true)
+                    both(what .. ", residual", function(t, r, v, u)
+                        local y, sum = F.add_layer_norm(t, r, { n }, v, u)
+                        return y + sum
+                    end, { x, draw(dtype, rows, n), w, b }, true)
                 end
             end)
             for _, n in ipairs { 40, 41, 300, 301 } do
