@@ -7,14 +7,13 @@
  * blocks, whose memory the process may not be able to read, and have room for every block of their class
  * before it is made, so giving back never allocates and never fails.
  *
- * A device whose work is queued has one allocator (a pool) for each stream: a block that is given back is handed
- * out again at once to what comes later on the same stream, which is ordered behind its last use. Where another
- * stream uses it too it waits, with a guard that says when that stream is through (pg_release_when). A captured
- * graph has a pool of its own, since each replay uses the same blocks.
+ * A device whose work is queued has one allocator (a pool) for each stream: a block that is given back is
+ * handed out again at once to what comes later on the same stream, which is ordered behind its last use.
+ * Where another stream uses it too it waits, with a guard that says when that stream is through
+ * (pg_release_when). A captured graph has a pool of its own, since each replay uses the same blocks.
  *
  * One lock guards all pools of a device. Uncontended it costs a few nanoseconds, less than keeping exact
- * statistics without it would.
- */
+ * statistics without it would. */
 #include "alloc.h"
 
 #include <stdatomic.h>
@@ -448,7 +447,8 @@ static void *large_block(pg_allocator *a, int k, size_t bytes)
     }
     size_t most = a->arena->max_allocated > KEEP_MIN ? a->arena->max_allocated : KEEP_MIN;
     /* giving back is cheap on the host; elsewhere the device would have to finish first */
-    bool trim = a->device->host && a->cached_large > 0 && (a->cached_large > most || bytes > most - a->cached_large);
+    bool trim = a->device->host && a->cached_large > 0 &&
+        (a->cached_large > most || bytes > most - a->cached_large);
     unlock(a);
     if (!room) return NULL;
     if (trim) drop_large(a);
@@ -521,7 +521,8 @@ int pg_allocate(pg_allocator *a, size_t bytes, void **memory, size_t *got)
 {
     if (planned_failure()) return out_of_memory(a, bytes);
     if (bytes > PTRDIFF_MAX - STEP) return out_of_memory(a, bytes);
-    if (__builtin_expect(atomic_load_explicit(&a->laters_n, memory_order_relaxed) > 0, 0)) settle_laters(a, false);
+    if (__builtin_expect(atomic_load_explicit(&a->laters_n, memory_order_relaxed) > 0, 0))
+        settle_laters(a, false);
     if (__builtin_expect(a->exact, 0)) return allocate_exact(a, bytes, memory, got);
     int k = CLASSES;
     size_t size;

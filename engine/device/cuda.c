@@ -1,5 +1,5 @@
-/* cuda.c: NVIDIA GPUs as devices. The library that speaks to them is opened when a GPU is first asked for; without it, or without
- * a GPU, there is a reason to tell, and everything else works. */
+/* cuda.c: NVIDIA GPUs as devices. The library that speaks to them is opened when a GPU is first asked for;
+ * without it, or without a GPU, there is a reason to tell, and everything else works. */
 #include "cuda.h"
 
 #include <dlfcn.h>
@@ -138,7 +138,8 @@ static int staging_open(pg_staging *g, const pg_cuda *c)
     void *memory;
     int status = pg_cuda_check(&c->device, pg_cuda_api->allocate_pinned(PG_STAGING_BLOCKS * BLOCK, &memory));
     for (int k = 0; k < PG_STAGING_BLOCKS && status >= 0; k++)
-        if (!g->event[k]) status = pg_cuda_check(&c->device, pg_cuda_api->event_new(c->ordinal, false, &g->event[k]));
+        if (!g->event[k])
+            status = pg_cuda_check(&c->device, pg_cuda_api->event_new(c->ordinal, false, &g->event[k]));
     if (status >= 0) g->memory = memory;
     else if (memory) pg_cuda_api->release_pinned(memory);
     return status;
@@ -174,8 +175,8 @@ int pg_stage(pg_stream *s, void *memory, const void *host, size_t bytes)
         size_t n = left < BLOCK - g->used ? left : BLOCK - g->used;
         char *place = g->memory + (size_t)g->block * BLOCK + g->used;
         memcpy(place, (const char *)host + done, n);
-        status = pg_cuda_check(&s->cuda->device,
-                               pg_cuda_api->copy(s->handle, (char *)memory + done, place, n, PG_CUDA_TO_DEVICE));
+        int copied = pg_cuda_api->copy(s->handle, (char *)memory + done, place, n, PG_CUDA_TO_DEVICE);
+        status = pg_cuda_check(&s->cuda->device, copied);
         g->used += (n + 63) / 64 * 64;
         done += n;
     }
@@ -355,7 +356,8 @@ static const pg_cuda_library *open_library(void)
     *(void **)&opener = dlsym(library, "pg_cuda_library_open");
     const pg_cuda_library *api = opener ? opener() : NULL;
     if (!api || api->hash != PG_CUDA_LIBRARY_HASH || api->kernels->hash != PG_KERNELS_HASH) {
-        snprintf(why_not, sizeof why_not, "%s was built from other sources than the engine: build both again", file);
+        snprintf(why_not, sizeof why_not, "%s was built from other sources than the engine: build both again",
+                 file);
         return NULL;
     }
     return api;
@@ -405,7 +407,8 @@ int pg_stream_open(pg_stream **out, pg_cuda *c, bool urgent)
     return status;
 }
 
-/* What costs a context on the device is done when the device is first asked for, not for all that there are. */
+/* What costs a context on the device is done when the device is first asked for, not for all that there
+ * are. */
 static int start(const pg_device *d)
 {
     pg_cuda *c = pg_cuda_of(d);
@@ -414,7 +417,8 @@ static int start(const pg_device *d)
     pthread_mutex_lock(&c->mutex);
     if (!atomic_load(&c->started)) {
         void *complaint = NULL;
-        if (!c->complaint) status = pg_cuda_check(d, pg_cuda_api->allocate_pinned(4 * sizeof(int64_t), &complaint));
+        if (!c->complaint)
+            status = pg_cuda_check(d, pg_cuda_api->allocate_pinned(4 * sizeof(int64_t), &complaint));
         if (complaint) c->complaint = memset(complaint, 0, 4 * sizeof(int64_t));
         if (status >= 0) status = stream_init(&c->main, c, false, 0);
         if (status >= 0) atomic_store_explicit(&c->started, true, memory_order_release);
@@ -434,8 +438,9 @@ static pg_cuda *device_open(int ordinal)
         return NULL;
     }
     if (p.major < 8) {
-        snprintf(why_not, sizeof why_not, "the GPU (%s, compute capability %d.%d) is older than what this build runs on (8.0)",
-                 p.name, p.major, p.minor);
+        snprintf(why_not, sizeof why_not,
+                 "the GPU (%s, compute capability %d.%d) is older than what this build runs on (8.0)", p.name,
+                 p.major, p.minor);
         return NULL;
     }
     pg_cuda *c = calloc(1, sizeof *c);
@@ -450,8 +455,9 @@ static pg_cuda *device_open(int ordinal)
     c->device = (pg_device){
         .type = "cuda", .index = at, .number = 1 + at, .name = c->name, .host = false,
         .in_process = pg_cuda_api->emulated && !getenv("PERIGEE_CUDA_LATE"),
-        .kernels = pg_cuda_api->kernels, .raw_allocate = raw_allocate, .raw_free = raw_free, .available = available,
-        .to_host = to_host, .from_host = from_host, .context = begin, .context_end = end, .synchronize = synchronize,
+        .kernels = pg_cuda_api->kernels, .raw_allocate = raw_allocate, .raw_free = raw_free,
+        .available = available, .to_host = to_host, .from_host = from_host, .context = begin,
+        .context_end = end, .synchronize = synchronize,
         .start = start, .pool = pool, .quiet = quiet, .passed = passed, .why = why, .failure = failure,
     };
     const char *blocking = getenv("PERIGEE_CUDA_BLOCKING");
@@ -567,7 +573,8 @@ static bool all_quiet(const pg_device *d)
 }
 
 static pg_device pinned = {
-    .type = "cpu", .name = "cpu (pinned)", .host = true, .raw_allocate = pinned_allocate, .raw_free = pinned_free,
+    .type = "cpu", .name = "cpu (pinned)", .host = true, .raw_allocate = pinned_allocate,
+    .raw_free = pinned_free,
     .passed = passed, .quiet = all_quiet, .why = why,
 };
 static pthread_once_t pinned_once = PTHREAD_ONCE_INIT;
@@ -604,9 +611,11 @@ static bool passed(void *waiting, bool wait)
     guard *g = waiting;
     while (g->n > 0) {
         /* a device that is lost has let go */
-        int status = wait ? pg_cuda_api->event_synchronize(g->event[g->n - 1]) : pg_cuda_api->event_query(g->event[g->n - 1]);
+        void *last = g->event[g->n - 1];
+        int status = wait ? pg_cuda_api->event_synchronize(last) : pg_cuda_api->event_query(last);
         if (status == PG_CUDA_BUSY) return false;
-        pg_cuda_api->event_free(g->event[--g->n]);
+        pg_cuda_api->event_free(last);
+        g->n--;
     }
     free(g);
     return true;

@@ -21,8 +21,8 @@ extern const pg_cuda_library *pg_cuda_api;
 typedef struct pg_cuda pg_cuda;
 typedef struct pg_graph pg_graph;
 
-/* Blocks of pinned memory through which the host's values travel: written, copied from on the stream, and written again once that
- * has run. */
+/* Blocks of pinned memory through which the host's values travel: written, copied from on the stream, and
+ * written again once that has run. */
 enum { PG_STAGING_BLOCKS = 4 };
 typedef struct pg_staging {
     pthread_mutex_t mutex;
@@ -45,8 +45,8 @@ struct pg_stream {
 enum { PG_STREAMS = 32 };                      /* for users, of each priority; handed out in turn */
 struct pg_cuda {
     pg_device device;
-    int ordinal;                               /* the runtime's number, which counts devices that are too old for us */
-    atomic_bool started;                       /* main and complaint are there: the device was asked for by name */
+    int ordinal;                               /* the runtime's number: it counts old devices too */
+    atomic_bool started;                       /* main and complaint are there: it was asked for by name */
     char name[16];
     pg_cuda_properties properties;
     int64_t *complaint;                        /* pinned: what kernels report (pg_context.bad_index) */
@@ -69,7 +69,8 @@ void pg_stream_make_current(pg_stream *s);
 int pg_stream_open(pg_stream **out, pg_cuda *c, bool urgent);      /* one of those for users */
 int pg_stream_own(pg_stream **out, pg_cuda *c);                   /* one of its own */
 static inline pg_allocator *pg_stream_pool(const pg_stream *s);   /* where its new memory comes from */
-/* The error of what kernels have reported since the last call, if anything. The caller has waited for them. */
+/* The error of what kernels have reported since the last call, if anything. The caller has waited for
+ * them. */
 int pg_cuda_complaint(pg_cuda *c);
 /* Copies from the host's memory, which is done with on return; does not wait but for staging memory. */
 int pg_stage(pg_stream *s, void *memory, const void *host, size_t bytes);
@@ -81,6 +82,9 @@ const void *pg_graph_constant(pg_graph *g, const void *host, size_t bytes);
 const pg_philox *pg_graph_random_state(pg_graph *g, const pg_philox *host);
 pg_allocator *pg_graph_pool(const pg_graph *g);
 
-static inline pg_allocator *pg_stream_pool(const pg_stream *s) { return s->graph ? pg_graph_pool(s->graph) : s->pool; }
+static inline pg_allocator *pg_stream_pool(const pg_stream *s)
+{
+    return s->graph ? pg_graph_pool(s->graph) : s->pool;
+}
 
 #endif

@@ -13,7 +13,7 @@ struct pg_device {
     int number;                        /* among all: the cpu is 0 */
     const char *name;                  /* "cpu", "cuda:0": what users see */
     bool host;                         /* its memory can be read by this process as it is */
-    bool in_process;                   /* its kernels run in this process, at once: an address sanitizer can watch its memory */
+    bool in_process;                   /* its kernels run in this process: sanitizers can watch it */
     const pg_kernels *kernels;
     pg_allocator *allocator;           /* the cache over raw_allocate */
     /* Memory from the system; NULL where it cannot be met. */
@@ -21,8 +21,9 @@ struct pg_device {
     void (*raw_free)(const pg_device *d, void *memory, size_t bytes);
     /* Bytes that may still be asked for, checked before large reservations. */
     size_t (*available)(const pg_device *d);
-    /* Between this device and host memory; ordered after what this thread launched before. Host memory is done with on return; what
-     * to_host read is there, and errors that kernels met on the way are its errors. */
+    /* Between this device and host memory; ordered after what this thread launched before. Host memory is
+     * done with on return; what to_host read is there, and errors that kernels met on the way are its
+     * errors. */
     int (*to_host)(const pg_device *d, void *host, const void *memory, size_t bytes);
     int (*from_host)(const pg_device *d, void *memory, const void *host, size_t bytes);
     /* Fills a context for the calling thread's current stream. */
@@ -31,28 +32,34 @@ struct pg_device {
     void (*context_end)(const pg_device *d, pg_context *context);
     int (*synchronize)(const pg_device *d);
 
-    int (*start)(const pg_device *d);               /* called by whoever finds it by name; NULL: it is ready from the first */
-    /* Of devices whose work is queued on streams; NULL on the cpu. */
-    pg_allocator *(*pool)(const pg_device *d);      /* of the calling thread's current stream, or of the graph that it captures */
-    bool (*quiet)(const pg_device *d);              /* memory may go back now: no graph is being captured */
-    bool (*passed)(void *guard, bool wait);         /* see pg_release_when; a guard that has passed is freed */
-    const char *(*why)(const pg_device *d);         /* why raw_allocate failed in this thread; NULL: for want of memory */
-    const char *(*failure)(const pg_device *d);     /* what a launch met that answered PG_KERNEL_FAILED */
-    int (*after)(const pg_device *d);               /* for finding errors: waits after each kernel, whose errors are its own */
+    /* Called by whoever finds it by name; NULL: it is always ready. */
+    int (*start)(const pg_device *d);
+    /* The rest is of devices whose work is queued on streams; NULL on the cpu. pool: of this thread's
+     * current stream, or of the graph that it captures. quiet: memory may go back now, as no graph is
+     * being captured. passed: see pg_release_when; a guard that has passed is freed. */
+    pg_allocator *(*pool)(const pg_device *d);
+    bool (*quiet)(const pg_device *d);
+    bool (*passed)(void *guard, bool wait);
+    /* Why raw_allocate failed in this thread; NULL: for want of memory. */
+    const char *(*why)(const pg_device *d);
+    /* What a launch met that answered PG_KERNEL_FAILED. */
+    const char *(*failure)(const pg_device *d);
+    /* To find errors: waits after each kernel and gives what it met. NULL: not asked for. */
+    int (*after)(const pg_device *d);
 };
 
 /* Where the calling thread's new memory on d comes from. */
 static inline pg_allocator *pg_pool_of(const pg_device *d) { return d->pool ? d->pool(d) : d->allocator; }
 
 const pg_device *pg_device_cpu(void);
-/* "cpu", "cuda", "cuda:1"; NULL name is this thread's default device. An unknown or absent device is an error that
- * lists those there are. */
+/* "cpu", "cuda", "cuda:1"; NULL name is this thread's default device. An unknown or absent device is an
+ * error that lists those there are. */
 int pg_device_find(const pg_device **out, const char *name);
 /* The same for who only wants to know about it: it may not have been started. */
 int pg_device_find_known(const pg_device **out, const char *name);
 
-/* The k-th device that is known, NULL past the last. The cpu is device 0; the others are known once pg_device_find or
- * pg_device_count was asked for one of their type. */
+/* The k-th device that is known, NULL past the last. The cpu is device 0; the others are known once
+ * pg_device_find or pg_device_count was asked for one of their type. */
 const pg_device *pg_device_at(int k);
 enum { PG_CUDA_DEVICES = 8, PG_DEVICES = 1 + PG_CUDA_DEVICES };
 /* Why the cpu's kernels are not those that were asked for (PERIGEE_CPU_ISA), or NULL. */

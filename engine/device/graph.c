@@ -1,9 +1,10 @@
 /* graph.c: what a function launches, captured once and run again as a whole.
  *
- * Captured kernels keep the addresses they were given. So everything that is made meanwhile comes from a pool of the graph's own,
- * which hands its blocks to nobody else; small values of the host lie in slabs of the graph's own memory, uploaded once; and what is
- * drawn at random takes its state from slots that are brought up to date before each run: the run's offset is the generator's as it
- * then stands plus what was drawn before in the captured call, so that runs draw the numbers that calls would have. */
+ * Captured kernels keep the addresses they were given. So everything that is made meanwhile comes from a
+ * pool of the graph's own, which hands its blocks to nobody else; small values of the host lie in slabs of
+ * the graph's own memory, uploaded once; and what is drawn at random takes its state from slots that are
+ * brought up to date before each run: the run's offset is the generator's as it then stands plus what was
+ * drawn before in the captured call, so that runs draw the numbers that calls would have. */
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,7 +27,8 @@ struct pg_graph {
     pg_allocator *pool;
     bool lasting;               /* what is made now is not of the pool */
     void *ready;                /* to launch; NULL while capturing */
-    slab *constants, *random;   /* a random slab is an array of pg_philox whose offsets count from the run's start */
+    slab *constants;
+    slab *random;               /* each an array of pg_philox whose offsets count from the run's start */
     pg_philox start;            /* the generator's state when capturing began */
     uint64_t draws;             /* how far a run moves the offset */
     pg_stream *last;            /* on which it ran last */
@@ -85,8 +87,9 @@ const void *pg_graph_constant(pg_graph *g, const void *host, size_t bytes)
 const pg_philox *pg_graph_random_state(pg_graph *g, const pg_philox *host)
 {
     /* a state that was drawn before capturing began stays as it is */
-    uint64_t delta = host->offset - g->start.offset, now = pg_random_draw(&g->cuda->device, 0).offset - g->start.offset;
-    if (host->seed != g->start.seed || delta >= now) return pg_graph_constant(g, host, sizeof *host);
+    uint64_t drawn = pg_random_draw(&g->cuda->device, 0).offset - g->start.offset;
+    uint64_t delta = host->offset - g->start.offset;
+    if (host->seed != g->start.seed || delta >= drawn) return pg_graph_constant(g, host, sizeof *host);
     slab *s = room_in(g, &g->random, sizeof *host);
     if (!s) return NULL;
     const pg_philox relative = {0, delta};

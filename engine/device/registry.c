@@ -119,7 +119,8 @@ int pg_kernel_status(const pg_device *d, pg_context *context, int kernel_status,
         status = pg_fail_status(PG_ERROR_INTERRUPT, "interrupted");
         break;
     case PG_KERNEL_FAILED:
-        status = pg_fail("\"%s\" failed on %s: %s", kernel, d->name, d->failure ? d->failure(d) : "no reason given");
+        status = pg_fail("\"%s\" failed on %s: %s", kernel, d->name,
+                         d->failure ? d->failure(d) : "no reason given");
         break;
     default:
         status = pg_fail("\"%s\" failed on %s with kernel status %d", kernel, d->name, kernel_status);

@@ -41,7 +41,8 @@ int pg_stream_current(pg_stream **out, const char *device)
 int pg_stream_set(pg_stream *s)
 {
     if (!s) return no_stream();
-    if (pg_stream_here(&s->cuda->device)->graph && !s->graph) return not_while_capturing(s, "given another stream");
+    if (pg_stream_here(&s->cuda->device)->graph && !s->graph)
+        return not_while_capturing(s, "given another stream");
     pg_stream_make_current(s);
     return PG_OK;
 }
@@ -136,9 +137,11 @@ int pg_event_elapsed(double *milliseconds, pg_event *from, pg_event *to)
 {
     if (!from || !to) return no_event();
     if (!from->timed || !to->timed) return pg_fail("both events must be made with enable_timing = true");
-    if (!from->recorded || !to->recorded) return pg_fail("both events must be recorded before the time between them is asked for");
+    if (!from->recorded || !to->recorded)
+        return pg_fail("both events must be recorded before the time between them is asked for");
     int status = pg_cuda_api->event_elapsed(milliseconds, from->handle, to->handle);
-    if (status == PG_CUDA_BUSY) return pg_fail("both events must have completed before the time between them is asked for");
+    if (status == PG_CUDA_BUSY)
+        return pg_fail("both events must have completed before the time between them is asked for");
     return pg_cuda_check(&from->cuda->device, status);
 }
 
@@ -177,7 +180,8 @@ int pg_record_stream(const pg_tensor *t, pg_stream *s)
     if (status < 0) return status;
     if (!s) return no_stream();
     if (pg_device_of(t) != &s->cuda->device)
-        return pg_fail("record_stream: the tensor is on %s, the stream of %s", pg_device_of(t)->name, s->cuda->device.name);
+        return pg_fail("record_stream: the tensor is on %s, the stream of %s", pg_device_of(t)->name,
+                       s->cuda->device.name);
     return t->impl->storage->from ? note_use(t->impl->storage, s) : PG_OK;
 }
 
@@ -187,9 +191,11 @@ int pg_pin_memory(pg_tensor *out, const pg_tensor *t)
 {
     int status = check_live(t, "pin_memory");
     if (status < 0) return status;
-    if (!out || out->magic != PG_HANDLE_MAGIC || out->impl) return pg_fail("pin_memory: expected an empty handle");
+    if (!out || out->magic != PG_HANDLE_MAGIC || out->impl)
+        return pg_fail("pin_memory: expected an empty handle");
     if (!pg_device_of(t)->host)
-        return pg_fail("pin_memory: only tensors on the cpu can be pinned, this one is on %s", pg_device_of(t)->name);
+        return pg_fail("pin_memory: only tensors on the cpu can be pinned, this one is on %s",
+                       pg_device_of(t)->name);
     if (pg_is_pinned(t->impl->storage->from)) {
         pg_share(out, t);
         return PG_OK;
@@ -211,7 +217,8 @@ int pg_copy_later_to(const pg_device *d, void *memory, pg_storage *host, const v
     pg_stream *s = pg_stream_here(d);
     if (s->graph) return d->from_host(d, memory, from, bytes);      /* says why not */
     int status = note_use(host, s);
-    return status < 0 ? status : pg_cuda_check(d, pg_cuda_api->copy(s->handle, memory, from, bytes, PG_CUDA_TO_DEVICE));
+    if (status < 0) return status;
+    return pg_cuda_check(d, pg_cuda_api->copy(s->handle, memory, from, bytes, PG_CUDA_TO_DEVICE));
 }
 
 int pg_copy_later_from(const pg_device *d, pg_storage *host, void *to, const void *memory, size_t bytes)
@@ -219,5 +226,6 @@ int pg_copy_later_from(const pg_device *d, pg_storage *host, void *to, const voi
     pg_stream *s = pg_stream_here(d);
     if (s->graph) return d->to_host(d, to, memory, bytes);
     int status = note_use(host, s);
-    return status < 0 ? status : pg_cuda_check(d, pg_cuda_api->copy(s->handle, to, memory, bytes, PG_CUDA_TO_HOST));
+    if (status < 0) return status;
+    return pg_cuda_check(d, pg_cuda_api->copy(s->handle, to, memory, bytes, PG_CUDA_TO_HOST));
 }

@@ -1,7 +1,9 @@
-/* stream.h: work that a device runs later: streams, what other streams use a block, host memory that devices reach.
+/* stream.h: work that a device runs later: streams, what other streams use a block, host memory that
+ * devices reach.
  *
- * Every thread has a current stream on each device, the device's default one unless it chooses. Kernels, copies and memory follow
- * it: a block belongs to the stream that was current when it was made, and is handed out again there without waiting. */
+ * Every thread has a current stream on each device, the device's default one unless it chooses. Kernels,
+ * copies and memory follow it: a block belongs to the stream that was current when it was made, and is
+ * handed out again there without waiting. */
 #ifndef PG_STREAM_H
 #define PG_STREAM_H
 
@@ -20,10 +22,12 @@ void pg_stream_release(pg_allocator *from, void *memory, size_t got, pg_stream_u
 pg_allocator *pg_pinned_pool(void);
 bool pg_is_pinned(const pg_allocator *from);
 
-/* Copies that may run after the call has returned, on the calling thread's current stream of the device. Storage: the host's, pinned,
- * which is kept from being handed out again until then. */
+/* Copies that may run after the call has returned, on the calling thread's current stream of the device.
+ * Storage: the host's, pinned, which is kept from being handed out again until then. */
 struct pg_storage;
-int pg_copy_later_to(const pg_device *d, void *memory, struct pg_storage *host, const void *from, size_t bytes);
-int pg_copy_later_from(const pg_device *d, struct pg_storage *host, void *to, const void *memory, size_t bytes);
+int pg_copy_later_to(const pg_device *d, void *memory, struct pg_storage *host, const void *from,
+                     size_t bytes);
+int pg_copy_later_from(const pg_device *d, struct pg_storage *host, void *to, const void *memory,
+                       size_t bytes);
 
 #endif
