@@ -88,6 +88,7 @@ struct pg_allocator {
     int laters_room;
     size_t live;                  /* bytes out of this pool */
     bool exact;                   /* each block is the device's own, as large as asked for */
+    bool replayed;                /* a graph's: its kernels use blocks that have come back, so nothing is hidden */
     bool retired;                 /* nothing more is asked of it; free for another use once live is 0 */
 };
 
@@ -604,7 +605,7 @@ static void drop_exact(pg_allocator *a, void *memory, size_t got);
 void pg_release_memory(pg_allocator *a, void *memory, size_t got)
 {
     if (!memory) return;
-    hide(a->device, memory, got);
+    if (!a->replayed) hide(a->device, memory, got);
     pg_debt_add(-(int64_t)got);
     lock(a);
     count_in(a, got);
@@ -653,7 +654,7 @@ static void give_later(pg_allocator *a, later one)
         drop_exact(a, one.memory, one.got);
         return;
     }
-    hide(a->device, one.memory, one.got);
+    if (!a->replayed) hide(a->device, one.memory, one.got);
     lock(a);
     bool last = put_back(a, one.memory, one.got);
     unlock(a);
@@ -715,6 +716,7 @@ static pg_arena *arena_new(void)
 }
 
 void pg_allocator_exact(pg_allocator *a) { a->exact = true; }
+void pg_allocator_replayed(pg_allocator *a) { a->replayed = true; }
 
 pg_allocator *pg_allocator_new(const pg_device *device, pg_allocator *sibling)
 {

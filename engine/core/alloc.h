@@ -15,6 +15,8 @@ pg_allocator *pg_allocator_new(const pg_device *device, pg_allocator *sibling);
 /* The pool keeps nothing and rounds nothing: each block is one of the device's, so that who goes beyond it
  * is seen. */
 void pg_allocator_exact(pg_allocator *a);
+/* The pool is a captured graph's: what comes back to it is used again by each replay. */
+void pg_allocator_replayed(pg_allocator *a);
 /* Nothing more will be asked of this pool: its memory goes back to the device as its blocks come in. */
 void pg_allocator_retire(pg_allocator *a);
 /* At least `bytes` (zero allowed: a valid pointer). *got is the size to give back to pg_release_memory.

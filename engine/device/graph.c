@@ -165,6 +165,7 @@ int pg_graph_begin(pg_graph **out, const char *device)
     g->before = pg_stream_here(d);
     if (!c->recorder) status = pg_stream_own(&c->recorder, c);
     if (status >= 0 && !(g->pool = pg_allocator_new(d, d->allocator))) status = pg_out_of_memory(0);
+    if (status >= 0) pg_allocator_replayed(g->pool);
     if (status >= 0) status = pg_cuda_check(d, pg_cuda_api->event_new(pg_cuda_ordinal(d), false, &g->ran));
     if (status >= 0) status = pg_cuda_check(d, pg_cuda_api->capture_begin(c->recorder->handle));
     if (status < 0) {
