@@ -106,7 +106,7 @@ scan_across(int64_t lines, int64_t n, int64_t inner, int64_t chunk, unsigned chu
     if (!out) sums[u] = sum;
 }
 
-/* The sums of each line's chunks become what is before each; that of chunk k, line l: l line_step + k step. */
+/* Each chunk's sum becomes what is before it in its line; that of chunk k, line l: l line_step + k step. */
 template <class A> static __global__ void __launch_bounds__(BLOCK)
 scan_sums(int64_t lines, unsigned chunks, int64_t line_step, int64_t step, A *sums) {
     const int64_t l = (int64_t)blockIdx.x * BLOCK + threadIdx.x;
