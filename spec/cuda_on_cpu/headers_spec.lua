@@ -154,7 +154,7 @@ describe("the emulator's headers", function()
             return a == b or (number(a) ~= number(a) and number(b) ~= number(b))
         end
 
-        local patterns = pg.arange(65536, { dtype = pg.int32 }):to(pg.int16)
+        local patterns = pg.arange(65536, { dtype = pg.int32, device = "cpu" }):to(pg.int16)
         for at, dtype in ipairs { pg.float16, pg.bfloat16 } do
             local wide = patterns:view(dtype):to(pg.float32)
             local bits = ffi.cast("const uint32_t *", wide:data_ptr())
@@ -168,7 +168,7 @@ describe("the emulator's headers", function()
         local n = (#data / 4 - 2 * 65536) / 2
         assert.equal(65536 * 13, n)
         local cases = ffi.cast("const struct { uint32_t from; uint16_t half, bfloat; } *", words + 2 * 65536)
-        local floats = pg.zeros(n)
+        local floats = pg.zeros(n, { device = "cpu" })
         local into = ffi.cast("uint32_t *", floats:data_ptr())
         for i = 0, n - 1 do into[i] = cases[i].from end
         local halves, bfloats = floats:to(pg.float16), floats:to(pg.bfloat16)

@@ -191,6 +191,20 @@ template <bool fixed> static bool run_wait_never() {
     return is(128, [](int i) { return (float)i; });
 }
 
+/* Each thread has waited for its own copy alone. */
+template <bool fixed> static __global__ void copy_of_another(float *out, const float *in) {
+    __shared__ __align__(16) float s[512];
+    on_cpu::async_copy_start(s + threadIdx.x * 4, in + threadIdx.x % 64 * 4, 16, 16, __FILE__, __LINE__);
+    on_cpu::async_copy_commit();
+    on_cpu::async_copy_wait(0);
+    if (fixed) __syncthreads();
+    out[threadIdx.x] = s[(threadIdx.x ^ 32) * 4];
+}
+template <bool fixed> static bool run_copy_of_another() {
+    PG_LAUNCH(copy_of_another<fixed>, 1, 128, 0, context, out, in);
+    return is(128, [](int i) { return (float)((i ^ 32) % 64 * 4); });
+}
+
 /* ---- global memory ---- */
 
 template <bool fixed> static __global__ void global_race(float *out, const float *in) {
@@ -369,7 +383,8 @@ template <bool fixed> static bool run_synchronise_in_capture() {
 #define BUGS(X) \
     X(barrier_missing) X(reuse_without_barrier) X(warp_synchronous) X(barrier_skipped) X(two_barriers) \
     X(mask_mismatched) X(two_collectives) X(lane_outside) X(uninitialised_shared) X(uninitialised_dynamic) \
-    X(wait_forgotten) X(wait_never) X(global_race) X(race_between_blocks) X(block_order) X(beyond_global) \
+    X(wait_forgotten) X(wait_never) X(copy_of_another) \
+    X(global_race) X(race_between_blocks) X(block_order) X(beyond_global) \
     X(beyond_dynamic) X(beyond_static) X(beyond_static_pointer) X(misaligned) X(freed_memory) \
     X(event_missing) X(buffer_reused) X(host_access) X(copy_too_long) X(wrong_direction) X(shared_limit) \
     X(synchronise_in_capture)

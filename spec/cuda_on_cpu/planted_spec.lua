@@ -19,6 +19,7 @@ local found = {
     uninitialised_dynamic = { poison = "^wrong\n" },
     wait_forgotten = { plain = "^wrong\n", races = "data race" },
     wait_never = { plain = "a thread ends with 1 asynchronous copies that it never waited for" },
+    copy_of_another = { shuffled = "^wrong\n", races = "data race" },
     global_race = RACE,
     race_between_blocks = RACE,
     block_order = { reverse = "^wrong\n", shuffled = "^wrong\n", races = "data race" },
