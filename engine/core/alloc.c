@@ -88,7 +88,7 @@ struct pg_allocator {
     int laters_room;
     size_t live;                  /* bytes out of this pool */
     bool exact;                   /* each block is the device's own, as large as asked for */
-    bool replayed;                /* a graph's: its kernels use blocks that have come back, so nothing is hidden */
+    bool replayed;                /* a graph's: replays use blocks that have come back: none is hidden */
     bool retired;                 /* nothing more is asked of it; free for another use once live is 0 */
 };
 
