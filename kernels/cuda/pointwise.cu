@@ -385,7 +385,8 @@ extern "C" int PG_K(pointwise)(const pg_context *c, int op, int dtype, const pg_
     if ((unsigned)op >= PG_K_POINTWISE_COUNT || (unsigned)dtype > PG_K_FLOAT64) return PG_KERNEL_UNSUPPORTED;
     if (op == PG_K_WHERE) return run_where(c, dtype, given);
     pg_strided s = *given;
-    const bool two = op == PG_K_SOFTPLUS || op == PG_K_SOFTPLUS_BACKWARD;     /* the others bring p0 alone, or none */
+    /* the others bring p0 alone, or none */
+    const bool two = op == PG_K_SOFTPLUS || op == PG_K_SOFTPLUS_BACKWARD;
     const double p0 = p ? p[0] : 0, p1 = p && two ? p[1] : 0;
     if (op == PG_K_POW && dtype != PG_K_BOOL) op = cheaper_power(dtype, &s);
     /* operands that the op does not have: constants */
