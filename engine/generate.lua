@@ -120,8 +120,8 @@ local function checks(row, line)
     for _, p in ipairs(row.params) do
         local name = p.name
         local arg_name = quote(name)
-        local flags = row.attrs["any device"] and "PG_ARG_ANY_DEVICE" or row.attrs["cpu scalars"] and "PG_ARG_CPU_SCALAR"
-            or "0"
+        local flags = row.attrs["any device"] and "PG_ARG_ANY_DEVICE"
+            or row.attrs["cpu scalars"] and "PG_ARG_CPU_SCALAR" or "0"
         if p.kind == "tensor" then
             if p.optional then
                 line("if (s >= 0 && %s) s = pg_door_tensor(&door, %s, %s, %s);", name, name, arg_name, flags)
@@ -181,7 +181,9 @@ local function autocast(row, line)
     if not row.attrs.autocast or row.attrs.inplace_of then return end
     local given = {}
     if row.attrs.out then
-        for _, result in ipairs(row.results) do given[#given + 1] = ("(%s && %s->impl)"):format(result.name, result.name) end
+        for _, result in ipairs(row.results) do
+            given[#given + 1] = ("(%s && %s->impl)"):format(result.name, result.name)
+        end
     end
     for _, p in ipairs(row.params) do
         if p.kind == "dtype" then given[#given + 1] = p.name .. " >= 0" end

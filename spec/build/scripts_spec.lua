@@ -26,7 +26,7 @@ describe("scripts/setup", function()
     end)
 
     it("names what is missing where there is no apt, and stops", function()
-        for name in ("env printf id cat gcc cmake ninja pkg-config luajit luacheck gnuplot"):gmatch("%S+") do
+        for name in ("env printf id cat gcc g++ cmake ninja pkg-config luajit luacheck gnuplot"):gmatch("%S+") do
             shell.run(("ln -s \"$(command -v %s)\" %s/%s"):format(name, quote(folder), name))
         end
         shell.must(("ln -s \"$(PATH=$PATH:/sbin:/usr/sbin command -v ldconfig)\" %s/ldconfig"):format(quote(folder)))
