@@ -194,41 +194,48 @@ static void F(finish)(void *arg, int64_t i, int64_t j, int64_t m, int64_t n) {
     }
 }
 
-/* Part r of the grid of one entry of the batch. */
+/* Part r of all entries' grids: where its operands lie and what follows it. */
+typedef struct F(region) { int64_t m, n; const T *a, *b; F(tail) tail; bool after; } F(region);
+static F(region) F(region_of)(const F(job) *job, int64_t r) {
+    const pg_gemm *g = job->g;
+    const int64_t parts = job->grid.rows * job->grid.columns, at = r / parts, part = r % parts;
+    const int64_t i = part / job->grid.columns * job->grid.height, j = part % job->grid.columns * job->grid.width;
+    const int64_t to = at * g->c_batch + i * g->ldc + j;
+    F(region) t = {.m = g->m - i < job->grid.height ? g->m - i : job->grid.height,
+                   .n = g->n - j < job->grid.width ? g->n - j : job->grid.width};
+    t.a = (const T *)g->a + (g->a_offset ? g->a_offset[at] : at * g->a_batch) + i * job->ra;
+    t.b = (const T *)g->b + (g->b_offset ? g->b_offset[at] : at * g->b_batch) + j * job->cb;
+    t.tail = (F(tail)){g, g->bias ? (const T *)g->bias + j : NULL, (T *)g->c + to, g->aux ? (T *)g->aux + to : NULL};
+    t.after = g->bias || g->aux || g->activation != PG_K_ACT_NONE;
+    return t;
+}
+
 static void F(part)(void *arg, int64_t begin, int64_t end, int worker) {
     const F(job) *job = arg;
     const pg_gemm *g = job->g;
-    const int64_t parts = job->grid.rows * job->grid.columns;
     T *scratch = job->scratch + (size_t)worker * job->scratch_each;
     for (int64_t r = begin; r < end; r++) {
         if (*job->context->interrupt) return;
-        const int64_t at = r / parts, part = r % parts;
-        const int64_t i = part / job->grid.columns * job->grid.height, j = part % job->grid.columns * job->grid.width;
-        const int64_t m = g->m - i < job->grid.height ? g->m - i : job->grid.height;
-        const int64_t n = g->n - j < job->grid.width ? g->n - j : job->grid.width;
-        const T *a = (const T *)g->a + (g->a_offset ? g->a_offset[at] : at * g->a_batch) + i * job->ra;
-        const T *b = (const T *)g->b + (g->b_offset ? g->b_offset[at] : at * g->b_batch) + j * job->cb;
-        const int64_t to = at * g->c_batch + i * g->ldc + j;
-        T *c = (T *)g->c + to;
-        F(tail) tail = {g, g->bias ? (const T *)g->bias + j : NULL, c, g->aux ? (T *)g->aux + to : NULL};
-        const bool after = tail.bias || tail.aux || g->activation != PG_K_ACT_NONE;
+        F(region) t = F(region_of)(job, r);
+        const int64_t m = t.m, n = t.n;
+        T *c = t.tail.c;
         if (g->k == 0) {
             for (int64_t p = 0; p < m; p++)
                 for (int64_t q = 0; q < n; q++) c[p * g->ldc + q] = g->beta != 0 ? (T)g->beta * c[p * g->ldc + q] : 0;
-            if (after) F(finish)(&tail, 0, 0, m, n);
+            if (t.after) F(finish)(&t.tail, 0, 0, m, n);
             continue;
         }
         /* A vector times the rows of a matrix: dot products; the shape alone decides. */
         if (g->m == 1 && job->rb == 1 && (job->ca == 1 || g->k == 1)) {
-            F(dots)(n, g->k, a, b, job->cb, c, 1, (T)g->alpha, (T)g->beta);
+            F(dots)(n, g->k, t.a, t.b, job->cb, c, 1, (T)g->alpha, (T)g->beta);
         } else if (g->n == 1 && job->ca == 1 && (job->rb == 1 || g->k == 1)) {
-            F(dots)(m, g->k, b, a, job->ra, c, g->ldc, (T)g->alpha, (T)g->beta);
+            F(dots)(m, g->k, t.b, t.a, job->ra, c, g->ldc, (T)g->alpha, (T)g->beta);
         } else {
-            F(product)(m, n, g->k, a, job->ra, job->ca, b, job->rb, job->cb, c, g->ldc, (T)g->alpha, (T)g->beta, scratch,
-                       after ? F(finish) : NULL, &tail, job->context->interrupt);
+            F(product)(m, n, g->k, t.a, job->ra, job->ca, t.b, job->rb, job->cb, c, g->ldc, (T)g->alpha, (T)g->beta, scratch,
+                       t.after ? F(finish) : NULL, &t.tail, job->context->interrupt);
             continue;
         }
-        if (after) F(finish)(&tail, 0, 0, m, n);
+        if (t.after) F(finish)(&t.tail, 0, 0, m, n);
     }
 }
 
@@ -236,22 +243,13 @@ static void F(part)(void *arg, int64_t begin, int64_t end, int worker) {
 static void F(library_tile)(void *arg, int64_t begin, int64_t end, int worker) {
     const F(job) *job = arg;
     const pg_gemm *g = job->g;
-    const int64_t tiles = job->grid.rows * job->grid.columns;
     (void)worker;
     for (int64_t r = begin; r < end && !*job->context->interrupt; r++) {
-        const int64_t at = r / tiles, tile = r % tiles;
-        const int64_t i = tile / job->grid.columns * job->grid.height, j = tile % job->grid.columns * job->grid.width;
-        const int64_t m = g->m - i < job->grid.height ? g->m - i : job->grid.height;
-        const int64_t n = g->n - j < job->grid.width ? g->n - j : job->grid.width;
-        const T *a = (const T *)g->a + (g->a_offset ? g->a_offset[at] : at * g->a_batch) + i * job->ra;
-        const T *b = (const T *)g->b + (g->b_offset ? g->b_offset[at] : at * g->b_batch) + j * job->cb;
-        const int64_t to = at * g->c_batch + i * g->ldc + j;
-        T *c = (T *)g->c + to;
+        F(region) t = F(region_of)(job, r);
         job->blas->F(gemm)(PG_BLAS_ROW_MAJOR, g->ta ? PG_BLAS_TRANSPOSED : PG_BLAS_AS_IS,
-                           g->tb ? PG_BLAS_TRANSPOSED : PG_BLAS_AS_IS, (int)m, (int)n, (int)g->k, (T)g->alpha, a, (int)g->lda, b,
-                           (int)g->ldb, (T)g->beta, c, (int)g->ldc);
-        F(tail) tail = {g, g->bias ? (const T *)g->bias + j : NULL, c, g->aux ? (T *)g->aux + to : NULL};
-        if (tail.bias || tail.aux || g->activation != PG_K_ACT_NONE) F(finish)(&tail, 0, 0, m, n);
+                           g->tb ? PG_BLAS_TRANSPOSED : PG_BLAS_AS_IS, (int)t.m, (int)t.n, (int)g->k, (T)g->alpha, t.a,
+                           (int)g->lda, t.b, (int)g->ldb, (T)g->beta, t.tail.c, (int)g->ldc);
+        if (t.after) F(finish)(&t.tail, 0, 0, t.m, t.n);
     }
 }
 static int F(library_gemm)(F(job) *job) {
