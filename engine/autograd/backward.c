@@ -392,7 +392,7 @@ static int run_rule(pg_backward_run *r) {
     pg_pool pool;
     pg_pool_begin(&pool);
     pg_backward b = {.pool = &pool, .grads = grads, .n_outputs = n->n_outputs, .n_inputs = n->n_inputs, .needs = needs,
-                     .input = input, .args = n->args, .node = n};
+                     .input = input, .args = n->args, .node = n, .last = !r->retain};
     for (int i = 0; i < n->n_outputs && status >= 0; i++) {
         if (!t->grads[i].impl && !n->rule->undefined_grads) status = make_zeros(&t->grads[i], n, i);
         grads[i] = t->grads[i].impl ? &t->grads[i] : NULL;

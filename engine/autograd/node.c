@@ -294,6 +294,20 @@ const pg_tensor *pg_saved(pg_backward *b, int which) {
     return t;
 }
 
+pg_tensor *pg_saved_last(pg_backward *b, int which) {
+    pg_save *s = NULL;
+    for (int i = 0; i < b->node->n_saved; i++)
+        if (b->node->saved[i].which == which && b->node->saved[i].is_output) s = &b->node->saved[i];
+    if (!b->last || b->pool->status < 0 || !s || !s->tensor) return NULL;
+    const pg_storage *memory = s->tensor->storage;
+    if (atomic_load_explicit(&memory->refs, memory_order_acquire) != 1 || memory->exposed) return NULL;
+    pg_tensor *t = pg_pool_new(b->pool);
+    if (b->pool->status >= 0) pg_pool_note(b->pool, pg_node_unpack(t, b->node, s));
+    if (b->pool->status < 0) return NULL;
+    b->node->freed = true;
+    return t;
+}
+
 static pg_meta meta_of(const pg_node *n, const pg_slot *s) {
     return (pg_meta){s->device, s->dtype, s->ndim, n->sizes + s->first};
 }

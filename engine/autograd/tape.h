@@ -34,6 +34,7 @@ typedef struct pg_backward {
     const pg_tensor **input;                 /* n_inputs: to be filled by the rule; NULL is no gradient (zero) */
     const void *args;                        /* what pg_record was given */
     pg_node *node;
+    bool last;                               /* the run keeps no graph: what this node saved goes after the rule */
 } pg_backward;
 
 typedef int (*pg_backward_fn)(pg_backward *b);
@@ -61,6 +62,9 @@ static inline bool pg_requires(const pg_tensor *t) { return t->impl->requires_gr
 
 /* In a rule: a saved tensor (its history as it was), owned by the pool. Checks its version: the error names the op that saved it. */
 const pg_tensor *pg_saved(pg_backward *b, int which);
+/* The same for a saved output whose memory the rule will write, its last use; NULL where it must not: the graph is kept, or
+ * somebody else holds that memory (or the pool has failed). The node counts as freed from here on, even where the run fails. */
+pg_tensor *pg_saved_last(pg_backward *b, int which);
 /* In a rule: shape and dtype of input k and of output k as the forward saw them. */
 typedef struct pg_meta { const pg_device *device; int dtype, ndim; const int64_t *shape; } pg_meta;
 pg_meta pg_input_meta(const pg_backward *b, int k);
