@@ -29,7 +29,11 @@ for _, row in ipairs(all) do
     if not row.alias then rows[#rows + 1] = row end
 end
 
-local AUTOCAST = { low = "PG_AUTOCAST_LOW", f32 = "PG_AUTOCAST_F32", promote = "PG_AUTOCAST_PROMOTE" }
+local AUTOCAST = {
+    low = "PG_AUTOCAST_LOW", f32 = "PG_AUTOCAST_F32", promote = "PG_AUTOCAST_PROMOTE", loss = "PG_AUTOCAST_LOSS",
+}
+-- What a row with `autocast loss` multiplies: these are converted, the rest is left.
+local FACTORS = { input = true, linear_weight = true, linear_bias = true }
 
 local function autocast_of(row)
     local kind = AUTOCAST[row.attrs.autocast or ""] or "PG_AUTOCAST_NONE"
@@ -186,7 +190,7 @@ local function autocast(row, line)
         end
     end
     for _, p in ipairs(row.params) do
-        if p.kind == "dtype" then given[#given + 1] = p.name .. " >= 0" end
+        if p.kind == "dtype" and row.attrs.autocast ~= "loss" then given[#given + 1] = p.name .. " >= 0" end
     end
     line("pg_autocast cast;")
     line("pg_autocast_begin(&cast, &door, s < 0 ? PG_AUTOCAST_NONE : %s, %s);", autocast_of(row),
@@ -200,11 +204,15 @@ local function autocast(row, line)
             line("    pg_autocast_see(&cast, %s);", p.name)
         end
     end
+    local loss = row.attrs.autocast == "loss"
     for _, p in ipairs(row.params) do
-        if p.kind == "tensors" then
+        local converts = not loss or FACTORS[p.name]
+        if p.kind == "tensors" and converts then
             line("    if (s >= 0) s = pg_autocast_list(&cast, &%s, %s_n);", p.name, p.name)
-        elseif p.kind == "tensor" or p.kind == "tensor_number" then
+        elseif (p.kind == "tensor" or p.kind == "tensor_number") and converts then
             line("    if (s >= 0) s = pg_autocast_tensor(&cast, &%s);", p.name)
+        elseif loss and p.kind == "dtype" then
+            line("    if (s >= 0 && %s < 0 && pg_dtype_of(input) != PG_FLOAT64) %s = PG_FLOAT32;", p.name, p.name)
         end
     end
     line("}")

@@ -171,13 +171,13 @@ typedef struct pg_advanced {
     int64_t index_stride[PG_K_DIMS][PG_K_DIMS], size[PG_K_DIMS], dim_stride[PG_K_DIMS];
 } pg_advanced;
 
-/* Rows of classification: logits (rows, classes) with row stride; target int64 (rows) or probabilities (rows, classes). */
+/* Rows of classification: logits (rows, classes), rows row_stride elements apart; target int64 (rows) or probabilities (rows, classes). */
 typedef struct pg_classifier {
     int64_t rows, classes, row_stride;
     const void *logits;
     const int64_t *target;      /* class ids, or NULL */
     const void *probabilities;  /* (rows, classes) dense, or NULL */
-    const void *weight;         /* (classes) or NULL */
+    const void *weight;         /* (classes), float32 for halves, or NULL */
     int64_t ignore_index;
     double label_smoothing;
 } pg_classifier;
@@ -266,9 +266,10 @@ typedef struct pg_kernels {
     /* loss (rows) unreduced, already weighted (0 where ignored); lse (rows); row_weight (rows): what the mean divides by, summed.
      * These three, and grad_rows below, are float32 for halves. */
     int (*cross_entropy)(const pg_context *, int dtype, const pg_classifier *c, void *loss, void *lse, void *row_weight);
-    /* dlogits (rows, classes) dense = grad_row[r] * d loss[r] / d logits; grad_rows has stride 0 or 1 */
+    /* dlogits (rows, classes) = grad_row[r] * d loss[r] / d logits, rows dlogits_stride elements apart; what lies between rows is
+     * neither read nor written. It may be c->logits with c->row_stride. grad_rows has stride 0 or 1 */
     int (*cross_entropy_backward)(const pg_context *, int dtype, const pg_classifier *c, const void *lse, const void *grad_rows,
-                                  int64_t grad_stride, void *dlogits);
+                                  int64_t grad_stride, void *dlogits, int64_t dlogits_stride);
     int (*attention)(const pg_context *, int dtype, const pg_attention *a);
     int (*attention_backward)(const pg_context *, int dtype, const pg_attention *a);
 
@@ -293,6 +294,6 @@ typedef struct pg_kernels {
     X(cross_entropy_backward) X(attention) X(attention_backward) X(sgd) X(adam) X(total_norm) X(clip_scale) X(unscale)
 
 /* Raised whenever this file changes what a kernel is given. */
-#define PG_KERNELS_HASH UINT64_C(0x50e7000000000012)
+#define PG_KERNELS_HASH UINT64_C(0x50e7000000000013)
 
 #endif

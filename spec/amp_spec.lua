@@ -36,6 +36,7 @@ local OPS = {
     bce_with_logits = F.binary_cross_entropy_with_logits,
     cross_entropy = function(x) return F.cross_entropy(x, pg.int64(labels)) end,
     nll_loss = function(x) return F.nll_loss(x, pg.int64(labels)) end,
+    linear_cross_entropy = function(x, y) return F.linear_cross_entropy(x, y, pg.int64(labels)) end,
 }
 -- Where Perigee means to differ.
 local OTHERWISE = {

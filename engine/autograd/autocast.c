@@ -63,7 +63,7 @@ void pg_autocast_begin_slow(pg_autocast *a, const pg_door *d, int kind, bool giv
     const int type = type_of(d->device);
     if (!(pg_autocast_mode >> type & 1) || (kind & PG_AUTOCAST_CUDA && type != CUDA)) return;
     a->kind = kind & ~PG_AUTOCAST_CUDA;
-    a->dtype = a->kind == PG_AUTOCAST_LOW ? low_dtype(type) : a->kind == PG_AUTOCAST_F32 ? PG_FLOAT32 : -1;
+    a->dtype = a->kind == PG_AUTOCAST_LOW || a->kind == PG_AUTOCAST_LOSS ? low_dtype(type) : a->kind == PG_AUTOCAST_F32 ? PG_FLOAT32 : -1;
     a->type = type;
     a->list = NULL;
     pg_pool_begin(&a->pool);
@@ -108,7 +108,8 @@ int pg_autocast_tensor(pg_autocast *a, const pg_tensor **t) {
     const pg_impl *x = (*t)->impl;
     pg_tensor *out = pg_pool_new(&a->pool);
     if (a->pool.status < 0) return a->pool.status;
-    const bool kept = !uncached && a->kind == PG_AUTOCAST_LOW && x->dtype == PG_FLOAT32 && x->requires_grad && !x->grad_fn && !x->base;
+    const bool low = a->kind == PG_AUTOCAST_LOW || a->kind == PG_AUTOCAST_LOSS;
+    const bool kept = !uncached && low && x->dtype == PG_FLOAT32 && x->requires_grad && !x->grad_fn && !x->base;
     const int status = kept ? converted_leaf(out, *t, a->dtype) : pg_to_dtype(out, *t, a->dtype);
     if (status < 0) return status;
     *t = out;

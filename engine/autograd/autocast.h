@@ -3,6 +3,7 @@
  *   LOW      to the region's dtype (products)
  *   F32      to float32 (what loses by rounding); an op that is told a dtype is left alone
  *   PROMOTE  to the widest dtype among them
+ *   LOSS     to the region's dtype what is multiplied (input, linear_weight, linear_bias); the loss is float32 unless told otherwise
  * float64 and other devices' tensors are left alone, as PyTorch leaves them. A row's `cuda` says that the CPU has it not.
  *
  * float32 leaves that require gradients are converted once a region: the outermost region's end drops the copies. Unlike PyTorch's,

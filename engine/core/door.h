@@ -4,7 +4,7 @@
 
 #include "tensor.h"
 
-enum { PG_AUTOCAST_NONE, PG_AUTOCAST_LOW, PG_AUTOCAST_F32, PG_AUTOCAST_PROMOTE, PG_AUTOCAST_CUDA = 4 };   /* autograd/autocast.h */
+enum { PG_AUTOCAST_NONE, PG_AUTOCAST_LOW, PG_AUTOCAST_F32, PG_AUTOCAST_PROMOTE, PG_AUTOCAST_LOSS, PG_AUTOCAST_CUDA = 8 };   /* autograd/autocast.h */
 /* flags of pg_door_tensor: this argument may be on another device, or where it is a 0-dim tensor on the cpu */
 enum { PG_ARG_ANY_DEVICE = 1, PG_ARG_CPU_SCALAR = 2 };
 

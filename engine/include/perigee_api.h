@@ -1312,6 +1312,18 @@ int pg_scaled_dot_product_attention(pg_tensor *out, const pg_tensor *query, cons
  * weights (probabilities: by N d1 ...). PyTorch's cross_entropy. */
 int pg_cross_entropy(pg_tensor *out, const pg_tensor *input, const pg_tensor *target, const pg_tensor *weight,
                      int64_t ignore_index, int reduction, double label_smoothing);
+/* nn.functional.linear_cross_entropy(input: Tensor, linear_weight: Tensor, target: Tensor, *,
+ *   linear_bias: Tensor? = nil, weight: Tensor? = nil, reduction: 'none'|'mean'|'sum' = 'mean',
+ *   ignore_index: int? = nil, label_smoothing: float = 0, dtype: dtype? = nil) -> Tensor
+ *   [grad2, autocast loss]
+ * cross_entropy(linear(input, linear_weight, linear_bias), target, ...) without logits in the caller's hands:
+ * the gradient takes their memory over. input (N, in) or (in), linear_weight (C, in), linear_bias (C), target
+ * class ids (N) or (); weight (C). The loss has input's dtype unless told another. Probabilities (N, C) and
+ * linear_weight (C, d1, ..., in), with linear_bias (C, d1, ...) and target (N, d1, ...), are composed of
+ * linear and cross_entropy. ignore_index: -100 for class ids. PyTorch's linear_cross_entropy. */
+int pg_linear_cross_entropy(pg_tensor *out, const pg_tensor *input, const pg_tensor *linear_weight,
+                            const pg_tensor *target, const pg_tensor *linear_bias, const pg_tensor *weight,
+                            int reduction, const int64_t *ignore_index, double label_smoothing, int dtype);
 /* nn.functional.nll_loss(input: Tensor, target: Tensor, weight: Tensor? = nil, *, ignore_index: int = -100,
  *   reduction: 'none'|'mean'|'sum' = 'mean') -> Tensor   [grad2, autocast f32]
  * -input at the target's class: input (C), (N, C) or (N, C, d1, ...), log-probabilities; target class ids.

@@ -1,4 +1,5 @@
-/* loss.c: losses. cross_entropy is fused from logits; the others are composed of ops, which give their gradients. */
+/* loss.c: losses. cross_entropy is fused from logits and linear_cross_entropy from what they are made of; the others are composed of
+ * ops, which give their gradients. */
 #include <math.h>
 
 #include "networks.h"
@@ -33,7 +34,7 @@ static int describe(pg_pool *p, pg_classifier *c, pg_tensor **rows, const pg_ten
     else if (status >= 0) status = pg_rows_of(x, input, dim, dtype);
     c->row_stride = direct ? input->impl->stride[0] : c->classes;
     if (status >= 0) status = a->ids ? pg_dense_as(t, target, PG_INT64) : pg_rows_of(t, target, dim, dtype);
-    if (status >= 0 && weight) status = pg_dense_as(w, weight, dtype);
+    if (status >= 0 && weight) status = pg_dense_as(w, weight, pg_accumulate_dtype(dtype));
     if (status < 0) return status;
     c->logits = pg_data(x);
     if (a->ids) c->target = pg_data(t);
@@ -88,24 +89,39 @@ static int shaped(pg_tensor *out, const pg_tensor *rows, const pg_tensor *input,
     return status;
 }
 
-/* Gradients for the rows' losses: (rows) or one for all, before their dtype. */
-static const pg_tensor *row_grads(pg_backward *b, int64_t rows) {
-    const ce_args *a = b->args;
+/* Gradients for the rows' losses: (rows) or one for all, before their dtype. saved_total: what the mean of class ids divided by. */
+static const pg_tensor *row_grads(pg_backward *b, const ce_args *a, int64_t rows, int saved_total) {
     pg_pool *p = b->pool;
     const pg_tensor *g = b->grad[0];
     if (a->reduction == PG_REDUCTION_NONE) return x_reshape(p, g, &rows, 1);
     if (a->reduction == PG_REDUCTION_SUM) return g;
     if (!a->ids) return x_scaled(p, g, rows > 0 ? 1 / (double)rows : NAN);
     pg_tensor *total = pg_pool_new(p);
-    const pg_tensor *saved = pg_saved(b, CE_TOTAL);
+    const pg_tensor *saved = pg_saved(b, saved_total);
     if (p->status >= 0) pg_pool_note(p, pg_alias_same(total, saved));   /* of the targets alone: a constant */
     return x_div(p, g, total, NULL, -1);
 }
 
-static int ce_fused(pg_backward *b);
+/* Minus the target's mass (kernels/cpu/loss.c), a constant (rows, classes): the kernel's gradient where softmax is 0 (lse +inf) and
+ * the row's is 1. */
+static pg_tensor *ids_mass(pg_pool *p, const pg_tensor *input, const pg_tensor *target, const pg_tensor *weight, const ce_args *a) {
+    pg_classifier c;
+    pg_tensor *rows_of, *lse = pg_pool_new(p), *one = pg_pool_new(p), *mass = pg_pool_new(p);
+    if (p->status < 0) return mass;
+    const pg_device *device = pg_device_of(input);
+    const int dtype = input->impl->dtype, wide = pg_accumulate_dtype(dtype);
+    int status = describe(p, &c, &rows_of, input, target, weight, a);
+    if (status >= 0) status = pg_new(lse, device, wide, 1, &c.rows);
+    if (status >= 0) status = pg_fill_value(lse, (pg_value){0, INFINITY});
+    if (status >= 0) status = pg_new_scalar(one, device, wide, 1);
+    if (status >= 0) status = pg_new(mass, device, dtype, 2, (const int64_t[]){c.rows, c.classes});
+    if (status >= 0 && mass->impl->numel > 0)
+        status = PG_RUN(device, cross_entropy_backward, dtype, &c, pg_data(lse), pg_data(one), 0, pg_data(mass), c.classes);
+    pg_pool_note(p, status);
+    return mass;
+}
 
-/* With q the target's mass (kernels/cpu/loss.c) and y = log_softmax(x): dx = g (exp(y) sum(q) - q); for probabilities
- * dt = -g w (1 - smoothing) y. */
+/* With q the target's mass and y = log_softmax(x): dx = g (exp(y) sum(q) - q); for probabilities dt = -g w (1 - smoothing) y. */
 static int ce_backward(pg_backward *b) {
     const ce_args *a = b->args;
     pg_pool *p = b->pool;
@@ -120,24 +136,11 @@ static int ce_backward(pg_backward *b) {
     int64_t turned[PG_DIMS_MAX];
     for (int i = 0; i < ndim; i++) turned[i] = last->impl->shape[i];
     const pg_tensor *y = x_log_softmax(p, x_reshape(p, last, flat, 2), -1, -1);
-    const pg_tensor *g = row_grads(b, rows), *q = NULL, *factor = NULL;
+    const pg_tensor *g = row_grads(b, a, rows, CE_TOTAL), *q = NULL, *factor = NULL;
     if (p->status < 0) return p->status;
     if (a->reduction == PG_REDUCTION_NONE) g = x_unsqueeze(p, g, 1);
     if (a->ids) {
-        /* The kernel's gradient where softmax is 0 (lse +inf) and g is 1 is -q. */
-        pg_classifier c;
-        pg_tensor *rows_of, *lse = pg_pool_new(p), *one = pg_pool_new(p), *mass = pg_pool_new(p);
-        const int wide = pg_accumulate_dtype(input->impl->dtype);
-        int status = describe(p, &c, &rows_of, input, target, weight, a);
-        if (status >= 0) status = pg_new(lse, pg_device_of(input), wide, 1, &rows);
-        if (status >= 0) status = pg_fill_value(lse, (pg_value){0, INFINITY});
-        if (status >= 0) status = pg_new_scalar(one, pg_device_of(input), wide, 1);
-        if (status >= 0) status = pg_new(mass, pg_device_of(input), input->impl->dtype, 2, flat);
-        if (status >= 0 && mass->impl->numel > 0)
-            status = PG_RUN(pg_device_of(input), cross_entropy_backward, input->impl->dtype, &c, pg_data(lse), pg_data(one), 0,
-                            pg_data(mass));
-        pg_pool_note(p, status);
-        q = x_scaled(p, mass, -1);
+        q = x_scaled(p, ids_mass(p, input, target, weight, a), -1);
     } else {
         const pg_tensor *t = dim == ndim - 1 ? target : x_movedim(p, target, (const int64_t[]){dim}, 1, (const int64_t[]){-1}, 1);
         q = x_reshape(p, t, flat, 2);
@@ -170,7 +173,7 @@ static int ce_fused(pg_backward *b) {
     pg_tensor *rows, *grad = pg_pool_new(p), *d = pg_pool_new(p), *result = pg_pool_new(p);
     int status = describe(p, &c, &rows, input, target, weight, a);
     if (status < 0) return status;
-    const pg_tensor *g = row_grads(b, c.rows);
+    const pg_tensor *g = row_grads(b, a, c.rows, CE_TOTAL);
     if (p->status < 0) return p->status;
     const int ndim = input->impl->ndim, dim = class_dim(ndim), dtype = input->impl->dtype;
     int64_t shape[PG_DIMS_MAX];
@@ -182,7 +185,7 @@ static int ce_fused(pg_backward *b) {
     if (status >= 0) status = pg_new(d, pg_device_of(input), dtype, ndim, shape);
     if (status >= 0 && d->impl->numel > 0)
         status = PG_RUN(pg_device_of(input), cross_entropy_backward, dtype, &c, pg_data(lse), pg_data(grad),
-                        a->reduction == PG_REDUCTION_NONE, pg_data(d));
+                        a->reduction == PG_REDUCTION_NONE, pg_data(d), c.classes);
     if (status >= 0) status = pg_rows_back(result, d, ndim, dim);
     b->input[0] = result;
     return status;
@@ -191,6 +194,27 @@ static int ce_fused(pg_backward *b) {
 static const pg_rule ce_rule = {.name = "cross_entropy", .backward = ce_backward, .fused = ce_fused, .undefined_grads = true,
                                 .uses = {CE_USES, CE_USES}};
 
+/* The reduced loss, of `dtype`, from the rows' (float32 for halves): out takes it, total what the mean of class ids divided by. */
+static pg_tensor *reduced_rows(pg_pool *p, const pg_classifier *c, const ce_args *a, const pg_tensor *loss, const pg_tensor *weights,
+                               pg_tensor **total, int dtype) {
+    pg_tensor *made = pg_pool_new(p), *sum = x_sum(p, loss, NULL, 0, false, -1);
+    if (a->reduction == PG_REDUCTION_MEAN && a->ids) {
+        *total = x_sum(p, weights, NULL, 0, false, -1);
+        sum = x_div(p, sum, *total, NULL, -1);
+    } else if (a->reduction == PG_REDUCTION_MEAN) {
+        sum = x_scaled(p, sum, c->rows > 0 ? 1 / (double)c->rows : NAN);
+    }
+    if (p->status >= 0) pg_pool_note(p, pg_converted(made, sum, dtype));
+    return made;
+}
+
+static int check_options(const pg_tensor *weight, double label_smoothing) {
+    if (!(label_smoothing >= 0 && label_smoothing <= 1))
+        return pg_fail("label_smoothing must be between 0 and 1, got %g", label_smoothing);
+    if (weight && pg_requires(weight) && pg_grad_enabled()) return pg_fail("weight has no gradient: detach it");
+    return PG_OK;
+}
+
 int op_cross_entropy(pg_tensor *out, const pg_tensor *input, const pg_tensor *target, const pg_tensor *weight,
                      int64_t ignore_index, int reduction, double label_smoothing) {
     ce_args a = {.ignore_index = ignore_index, .label_smoothing = label_smoothing, .reduction = reduction};
@@ -198,17 +222,14 @@ int op_cross_entropy(pg_tensor *out, const pg_tensor *input, const pg_tensor *ta
     if (status < 0) return status;
     const int dim = class_dim(input->impl->ndim);
     status = check_weight(weight, input, input->impl->shape[dim]);
+    if (status >= 0) status = check_options(weight, label_smoothing);
     if (status < 0) return status;
-    if (!(label_smoothing >= 0 && label_smoothing <= 1))
-        return pg_fail("label_smoothing must be between 0 and 1, got %g", label_smoothing);
-    if (weight && pg_requires(weight) && pg_grad_enabled()) return pg_fail("weight has no gradient: detach it");
     const pg_device *device = pg_device_of(input);
     const int wide = pg_accumulate_dtype(input->impl->dtype);
     pg_pool pool, *p = &pool;
     pg_pool_begin(p);
     pg_classifier c;
-    pg_tensor *rows, *loss = pg_pool_new(p), *lse = pg_pool_new(p), *weights = pg_pool_new(p), *made = pg_pool_new(p);
-    pg_tensor *total = pg_pool_new(p);
+    pg_tensor *rows, *loss = pg_pool_new(p), *lse = pg_pool_new(p), *weights = pg_pool_new(p), *made = pg_pool_new(p), *total = NULL;
     bool before = pg_grad_set(false);
     status = describe(p, &c, &rows, input, target, weight, &a);
     if (status >= 0) status = pg_new(loss, device, wide, 1, &c.rows);
@@ -217,24 +238,199 @@ int op_cross_entropy(pg_tensor *out, const pg_tensor *input, const pg_tensor *ta
     if (status >= 0 && c.rows > 0)
         status = PG_RUN(device, cross_entropy, input->impl->dtype, &c, pg_data(loss), pg_data(lse), pg_data(weights));
     pg_pool_note(p, status);
+    if (p->status >= 0 && reduction == PG_REDUCTION_NONE) pg_pool_note(p, shaped(made, loss, input, input));
+    else if (p->status >= 0) made = reduced_rows(p, &c, &a, loss, weights, &total, input->impl->dtype);
+    pg_grad_set(before);
+    if (p->status >= 0)
+        pg_pool_note(p, pg_record(&ce_rule, total ? 3 : 2, (pg_tensor *[]){made, lse, total}, 3,
+                                  (const pg_tensor *[]){input, target, weight}, &a, sizeof a));
+    return pg_pool_return(p, out, made);
+}
+
+/* ---- linear_cross_entropy ----
+ *
+ * The logits are the op's own: a padded matrix (N, C), which the gradient takes over where no later run can ask for them. */
+
+enum { LCE_LSE = PG_OUT(1), LCE_LOGITS = PG_OUT(2), LCE_TOTAL = PG_OUT(3) };
+
+static const pg_tensor *as_rows(pg_pool *p, const pg_tensor *x) { return x->impl && x->impl->ndim == 1 ? x_unsqueeze(p, x, 0) : x; }
+
+/* The gradients of what the logits (N, C) were made of, from theirs. products: of the tape's ops, or not recorded. */
+static int through_linear(pg_backward *b, const pg_tensor *d, bool recorded) {
+    pg_pool *p = b->pool;
+    if (b->needs[0]) {
+        const pg_tensor *w = pg_saved(b, PG_IN(1));
+        const pg_tensor *dx = recorded ? x_matmul(p, d, w) : pg_product_in(p, d, false, w, false);
+        b->input[0] = pg_input_meta(b, 0).ndim == 1 ? x_squeeze(p, dx, (const int64_t[]){0}, 1) : dx;
+    }
+    if (b->needs[1]) {
+        const pg_tensor *x = as_rows(p, pg_saved(b, PG_IN(0)));
+        b->input[1] = recorded ? x_matmul(p, x_swapped(p, d), x) : pg_product_in(p, d, true, x, false);
+    }
+    if (b->needs[3]) b->input[3] = x_sum(p, d, (const int64_t[]){0}, 1, false, -1);
+    return p->status;
+}
+
+static const pg_tensor *saved_or_none(pg_backward *b, int k) {
+    return pg_input_meta(b, k).dtype >= 0 ? pg_saved(b, PG_IN(k)) : NULL;
+}
+
+/* The logits again, with their history: those that were saved have this node for it. */
+static int lce_backward(pg_backward *b) {
+    const ce_args *a = b->args;
+    pg_pool *p = b->pool;
+    const pg_tensor *input = as_rows(p, pg_saved(b, PG_IN(0))), *target = pg_saved(b, PG_IN(2));
+    const pg_tensor *linear_bias = saved_or_none(b, 3), *weight = saved_or_none(b, 4);
+    const pg_tensor *logits = x_linear(p, input, pg_saved(b, PG_IN(1)), linear_bias, -1);
+    if (p->status < 0) return p->status;
+    const int dtype = logits->impl->dtype;
+    const pg_tensor *y = x_log_softmax(p, logits, -1, pg_accumulate_dtype(dtype));
+    const pg_tensor *q = x_scaled(p, ids_mass(p, logits, target, weight, a), -1), *g = row_grads(b, a, logits->impl->shape[0], LCE_TOTAL);
+    if (a->reduction == PG_REDUCTION_NONE) g = x_unsqueeze(p, g, 1);
+    const pg_tensor *d = x_times(p, g, x_minus(p, x_times(p, x_exp(p, y), x_sum_last(p, q)), q));
+    pg_tensor *same = pg_pool_new(p);
+    if (p->status >= 0) pg_pool_note(p, pg_to_dtype(same, d, dtype));
+    return p->status < 0 ? p->status : through_linear(b, same, true);
+}
+
+static int lce_fused(pg_backward *b) {
+    const ce_args *a = b->args;
+    pg_pool *p = b->pool;
+    const pg_tensor *target = pg_saved(b, PG_IN(2)), *lse = pg_saved(b, LCE_LSE), *weight = saved_or_none(b, 4);
+    const pg_tensor *g = p->status < 0 ? NULL : row_grads(b, a, lse->impl->numel, LCE_TOTAL);
+    pg_tensor *grad = pg_pool_new(p), *d = pg_saved_last(b, LCE_LOGITS);
+    const pg_tensor *logits = d ? d : pg_saved(b, LCE_LOGITS);
+    if (p->status < 0) return p->status;
+    const pg_device *device = pg_device_of(logits);
+    const int dtype = logits->impl->dtype;
+    pg_classifier c;
+    pg_tensor *rows;
+    int status = describe(p, &c, &rows, logits, target, weight, a);
+    if (status >= 0) status = pg_dense_as(grad, g, pg_accumulate_dtype(dtype));
+    if (!d) {
+        d = pg_pool_new(p);
+        if (status >= 0) status = pg_new_padded(d, device, dtype, c.rows, c.classes);
+    }
+    if (status >= 0 && d->impl->numel > 0)
+        status = PG_RUN(device, cross_entropy_backward, dtype, &c, pg_data(lse), pg_data(grad), a->reduction == PG_REDUCTION_NONE,
+                        pg_data(d), d->impl->stride[0]);
+    return status < 0 ? status : through_linear(b, d, false);
+}
+#define LCE_USES (PG_USE(PG_IN(0)) | PG_USE(PG_IN(1)) | PG_USE(PG_IN(2)) | PG_USE(PG_IN(3)) | PG_USE(PG_IN(4)) | PG_USE(LCE_LSE) | \
+                  PG_USE(LCE_LOGITS) | PG_USE(LCE_TOTAL))
+static const pg_rule lce_rule = {.name = "linear_cross_entropy", .backward = lce_backward, .fused = lce_fused,
+                                 .undefined_grads = true, .uses = {LCE_USES, LCE_USES, 0, LCE_USES}};
+
+/* The composition that the op stands for, for what the fused form has not: probabilities, and losses of K dimensions. */
+static int composed(pg_tensor *out, const pg_tensor *input, const pg_tensor *linear_weight, const pg_tensor *target,
+                    const pg_tensor *linear_bias, const pg_tensor *weight, const ce_args *a, const int64_t *shape, int ndim, int dtype) {
+    pg_pool pool, *p = &pool;
+    pg_pool_begin(p);
+    const pg_impl *w = linear_weight->impl;
+    const int64_t classes = pg_product(w->shape, w->ndim - 1), flat[2] = {classes, w->shape[w->ndim - 1]};
+    const pg_tensor *matrix = w->ndim == 2 ? linear_weight : x_reshape(p, linear_weight, flat, 2);
+    const pg_tensor *bias = linear_bias && linear_bias->impl->ndim > 1 ? x_reshape(p, linear_bias, &classes, 1) : linear_bias;
+    const pg_tensor *logits = x_reshape(p, x_linear(p, input, matrix, bias, -1), shape, ndim);
+    pg_tensor *x = pg_pool_new(p), *t = pg_pool_new(p), *made = pg_pool_new(p);
+    if (p->status >= 0) pg_pool_note(p, pg_to_dtype(x, logits, dtype));
+    if (p->status >= 0 && pg_is_float(target->impl->dtype)) pg_pool_note(p, pg_to_dtype(t, target, dtype));
+    if (p->status >= 0)
+        pg_pool_note(p, op_cross_entropy(made, x, t->impl ? t : target, weight, a->ignore_index, a->reduction, a->label_smoothing));
+    return pg_pool_return(p, out, made);
+}
+
+static int check_linear(const pg_tensor *input, const pg_tensor *linear_weight, const pg_tensor *linear_bias) {
+    const pg_impl *x = input->impl, *w = linear_weight->impl, *b = linear_bias ? linear_bias->impl : NULL;
+    if (x->ndim < 1 || x->ndim > 2)
+        return pg_fail("expected input of shape [in_features] or [N, in_features], got %s: flatten the dimensions before the last",
+                       pg_text(input));
+    if (w->ndim < 2) return pg_fail("expected linear_weight of shape [C, in_features], got %s", pg_text(linear_weight));
+    if (w->shape[w->ndim - 1] != x->shape[x->ndim - 1])
+        return pg_fail("input of shape %s does not fit linear_weight of shape %s: expected a last dimension of %lld", pg_text(input),
+                       pg_text(linear_weight), (long long)w->shape[w->ndim - 1]);
+    if (w->shape[0] < 1) return pg_fail("expected a linear_weight of at least one class, got shape %s", pg_text(linear_weight));
+    if (w->ndim > 2 && x->ndim == 1)
+        return pg_fail("a linear_weight of shape %s needs a batched input, [N, in_features], got %s", pg_text(linear_weight),
+                       pg_text(input));
+    bool fits = !b || b->ndim == w->ndim - 1;
+    for (int i = 0; b && i < b->ndim && fits; i++) fits = b->shape[i] == w->shape[i];
+    if (!fits)
+        return pg_fail("expected linear_bias of shape %s for linear_weight of shape %s, got %s",
+                       pg_shape_text((char[PG_TEXT]){0}, w->shape, w->ndim - 1), pg_text(linear_weight), pg_text(linear_bias));
+    if (!pg_is_float(x->dtype)) return pg_fail("expected a floating input, got %s", pg_dtype_name(x->dtype));
+    if (w->dtype != x->dtype || (b && b->dtype != x->dtype))
+        return pg_fail("expected linear_weight and linear_bias of the dtype of input, %s, got %s", pg_dtype_name(x->dtype),
+                       pg_dtype_name(w->dtype != x->dtype ? w->dtype : b->dtype));
+    return PG_OK;
+}
+
+int op_linear_cross_entropy(pg_tensor *out, const pg_tensor *input, const pg_tensor *linear_weight, const pg_tensor *target,
+                            const pg_tensor *linear_bias, const pg_tensor *weight, int reduction, const int64_t *ignore_index,
+                            double label_smoothing, int dtype) {
+    int status = check_linear(input, linear_weight, linear_bias);
+    if (status < 0) return status;
+    const pg_impl *w = linear_weight->impl, *t = target->impl;
+    const int batched = input->impl->ndim - 1, ndim = batched + w->ndim - 1;
+    int64_t shape[PG_DIMS_MAX + 1];   /* of the logits: (N, C, d1, ...) or (C) */
+    if (ndim > PG_DIMS_MAX) return pg_fail("at most %d dimensions are supported", PG_DIMS_MAX);
+    if (batched) shape[0] = input->impl->shape[0];
+    for (int i = 0; i < w->ndim - 1; i++) shape[batched + i] = w->shape[i];
+    bool probable = t->ndim == ndim, ids = t->ndim == ndim - 1;
+    for (int i = 0; i < t->ndim; i++) {
+        if (probable) probable = t->shape[i] == shape[i];
+        if (ids) ids = t->shape[i] == shape[i < batched ? i : i + 1];
+    }
+    if (!probable && !ids) {
+        int64_t want[PG_DIMS_MAX];
+        for (int i = 0; i < ndim - 1; i++) want[i] = shape[i < batched ? i : i + 1];
+        return pg_fail("for input of shape %s and linear_weight of shape %s expected target of shape %s (class ids) or %s "
+                       "(probabilities), got %s", pg_text(input), pg_text(linear_weight),
+                       pg_shape_text((char[PG_TEXT]){0}, want, ndim - 1), pg_shape_text((char[PG_TEXT]){0}, shape, ndim), pg_text(target));
+    }
+    if (probable && !pg_is_float(t->dtype))
+        return pg_fail("expected floating probabilities, got %s: class ids have the shape of the logits without the classes",
+                       pg_dtype_name(t->dtype));
+    if (probable && ignore_index) return pg_fail("ignore_index is for class ids, but target (%s) holds probabilities", pg_text(target));
+    if (ids && !pg_is_integer(t->dtype)) return pg_fail("expected class ids of dtype int64, got %s", pg_dtype_name(t->dtype));
+    if (weight && (weight->impl->ndim != 1 || weight->impl->shape[0] != w->shape[0]))
+        return pg_fail("expected weight of shape [%lld] for linear_weight of shape %s, got %s", (long long)w->shape[0],
+                       pg_text(linear_weight), pg_text(weight));
+    if (dtype >= 0 && !pg_is_float(dtype)) return pg_fail("expected a floating dtype, got %s", pg_dtype_name(dtype));
+    status = check_options(weight, label_smoothing);
+    if (status < 0) return status;
+    if (dtype < 0) dtype = input->impl->dtype;
+    ce_args a = {.ignore_index = ignore_index ? *ignore_index : -100, .label_smoothing = label_smoothing, .reduction = reduction,
+                 .ids = ids};
+    if (probable || w->ndim > 2)
+        return composed(out, input, linear_weight, target, linear_bias, weight, &a, shape, ndim, dtype);
+    const pg_device *device = pg_device_of(input);
+    const int low = input->impl->dtype, wide = pg_accumulate_dtype(low);
+    pg_pool pool, *p = &pool;
+    pg_pool_begin(p);
+    pg_classifier c;
+    pg_tensor *loss = pg_pool_new(p), *lse = pg_pool_new(p), *weights = pg_pool_new(p), *logits = pg_pool_new(p), *total = NULL;
+    pg_tensor *made = pg_pool_new(p), *rows;
+    bool before = pg_grad_set(false);
+    const pg_tensor *x = as_rows(p, input);
+    status = p->status;
+    if (status >= 0) status = pg_padded_linear(logits, x, linear_weight, linear_bias);
+    if (status >= 0) status = describe(p, &c, &rows, logits, target, weight, &a);
+    if (status >= 0) status = pg_new(loss, device, wide, 1, &c.rows);
+    if (status >= 0) status = pg_new(lse, device, wide, 1, &c.rows);
+    if (status >= 0) status = pg_new(weights, device, wide, 1, &c.rows);
+    if (status >= 0 && c.rows > 0)
+        status = PG_RUN(device, cross_entropy, low, &c, pg_data(loss), pg_data(lse), pg_data(weights));
+    pg_pool_note(p, status);
     if (p->status >= 0 && reduction == PG_REDUCTION_NONE) {
-        pg_pool_note(p, shaped(made, loss, input, input));
+        const pg_tensor *each = batched ? loss : x_squeeze(p, loss, (const int64_t[]){0}, 1);
+        if (p->status >= 0) pg_pool_note(p, pg_converted(made, each, dtype));
     } else if (p->status >= 0) {
-        const pg_tensor *sum = x_sum(p, loss, NULL, 0, false, -1);
-        if (reduction == PG_REDUCTION_MEAN && a.ids) {
-            total = x_sum(p, weights, NULL, 0, false, -1);
-            sum = x_div(p, sum, total, NULL, -1);
-        } else if (reduction == PG_REDUCTION_MEAN) {
-            sum = x_scaled(p, sum, c.rows > 0 ? 1 / (double)c.rows : NAN);
-        }
-        if (p->status >= 0) pg_pool_note(p, pg_converted(made, sum, input->impl->dtype));
+        made = reduced_rows(p, &c, &a, loss, weights, &total, dtype);
     }
     pg_grad_set(before);
-    if (p->status >= 0) {
-        const bool has_total = total->impl != NULL;
-        pg_pool_note(p, pg_record(&ce_rule, has_total ? 3 : 2, (pg_tensor *[]){made, lse, total}, 3,
-                                  (const pg_tensor *[]){input, target, weight}, &a, sizeof a));
-    }
+    if (p->status >= 0)
+        pg_pool_note(p, pg_record(&lce_rule, total ? 4 : 3, (pg_tensor *[]){made, lse, logits, total}, 5,
+                                  (const pg_tensor *[]){input, linear_weight, target, linear_bias, weight}, &a, sizeof a));
     return pg_pool_return(p, out, made);
 }
 

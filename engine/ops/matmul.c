@@ -122,6 +122,7 @@ typedef struct extras {
     const pg_tensor *bias, *start;
     int activation;
     pg_tensor *aux;
+    bool padded;            /* the result, of two matrices, is pg_new_padded's */
 } extras;
 static const extras PLAIN = {.alpha = 1};
 
@@ -174,7 +175,8 @@ static int product(pg_tensor *out, const pg_tensor *a, bool ta, const pg_tensor 
         for (; ndim < s.ndim; ndim++) shape[ndim] = s.shape[ndim];
         if (!l.vector) shape[ndim++] = l.rows;
         if (!r.vector) shape[ndim++] = r.cols;
-        status = pg_new(out, pg_device_of(a), a->impl->dtype, ndim, shape);
+        status = e->padded ? pg_new_padded(out, pg_device_of(a), a->impl->dtype, shape[0], shape[1])
+                           : pg_new(out, pg_device_of(a), a->impl->dtype, ndim, shape);
         if (status >= 0 && e->aux) status = pg_new(e->aux, pg_device_of(a), a->impl->dtype, ndim, shape);
     }
     if (status >= 0 && e->start) status = pg_copy_into(out, e->start);
@@ -189,7 +191,7 @@ static int product(pg_tensor *out, const pg_tensor *a, bool ta, const pg_tensor 
             s.merged_n = 0;
             g.lda = l.rs;
         }
-        g.ldc = g.n;
+        g.ldc = e->padded ? out->impl->stride[0] : g.n;
         g.c_batch = g.m * g.n;
         g.a = pg_data(l.t);
         g.b = pg_data(r.t);
@@ -217,6 +219,26 @@ static int product(pg_tensor *out, const pg_tensor *a, bool ta, const pg_tensor 
 
 int pg_product_of(pg_tensor *out, const pg_tensor *a, bool ta, const pg_tensor *b, bool tb) {
     return product(out, a, ta, b, tb, &PLAIN);
+}
+
+enum { PADDED_TO = 64 };
+int pg_new_padded(pg_tensor *out, const pg_device *device, int dtype, int64_t rows, int64_t columns) {
+    if (columns > INT64_MAX - PADDED_TO) return pg_fail("a matrix of %lld columns is too large", (long long)columns);
+    const int64_t apart = (columns + PADDED_TO - 1) / PADDED_TO * PADDED_TO;
+    pg_tensor whole = PG_HANDLE;
+    int status = pg_new(&whole, device, dtype, 2, (const int64_t[]){rows, apart});
+    if (status >= 0) status = pg_alias(out, &whole, 2, (const int64_t[]){rows, columns}, (const int64_t[]){apart, 1}, 0);
+    pg_tensor_release(&whole);
+    return status;
+}
+
+int pg_padded_linear(pg_tensor *out, const pg_tensor *input, const pg_tensor *weight, const pg_tensor *bias) {
+    pg_tensor dense = PG_HANDLE;
+    int status = bias && !bias->impl->contiguous ? pg_dense(&dense, bias) : PG_OK;
+    const extras e = {.alpha = 1, .bias = dense.impl ? &dense : bias, .padded = true};
+    if (status >= 0) status = product(out, input, false, weight, true, &e);
+    pg_tensor_release(&dense);
+    return status;
 }
 
 /* ---- matmul and its special cases ---- */

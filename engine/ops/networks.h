@@ -42,6 +42,12 @@ static inline pg_tensor *pg_product_in(pg_pool *p, const pg_tensor *a, bool ta, 
     return out;
 }
 
+/* A matrix in memory of its own, elements undefined, whose rows begin at multiples of 64 elements: vectors of 16 bytes do not cross
+ * from one row into the next, however many columns there are. */
+int pg_new_padded(pg_tensor *out, const pg_device *device, int dtype, int64_t rows, int64_t columns);
+/* input (N, in) @ weight (C, in)^T + bias (C) or NULL as such a matrix (N, C); no history. The shapes are the caller's to check. */
+int pg_padded_linear(pg_tensor *out, const pg_tensor *input, const pg_tensor *weight, const pg_tensor *bias);
+
 /* Dimension dim last, dense, of dtype: (rows, n) for kernels over rows. */
 int pg_rows_of(pg_tensor *out, const pg_tensor *x, int dim, int dtype);
 /* The way back: rows, which has x's sizes with dim last, becomes out with dim in its place (no history). */

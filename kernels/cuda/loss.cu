@@ -3,11 +3,12 @@
  *
  * Bound by memory, and in a language model by far the largest tensor there is: forward reads the logits
  * once (4 bytes an element for float32, 2 for halves; maximum and sum of exponentials are found together),
- * backward reads them and writes their gradient once, with nothing but the saved lse between. A block
- * takes a row, 16 bytes a load, 2 loads or more under way in each thread: 85 to 95 % of copy bandwidth is
- * what to expect where the classes are padded to a multiple of 16 bytes (50,304 for GPT-2's 50,257); else
- * elements are read one by one. Label smoothing and target probabilities read the row once more, from the
- * L2 cache.
+ * backward reads them and writes their gradient once, over them where that is asked, with nothing but the
+ * saved lse between. A block takes a row, 16 bytes a load, 2 loads or more under way in each thread: 85 to
+ * 95 % of copy bandwidth is what to expect where rows begin at multiples of 16 bytes, as those of GPT-2's
+ * 50,257 classes do when they lie 50,304 apart; one thread takes what is left of a row's last 16 bytes an
+ * element at a time. Where rows begin elsewhere all elements are read one by one. Label smoothing and target
+ * probabilities read the row once more, from the L2 cache.
  */
 #include "rows.h"
 
@@ -17,7 +18,7 @@ template <class T> struct classes {
     const T *logits;
     const int64_t *target;          /* class ids, or NULL: then */
     const T *probabilities;         /* (rows, n) */
-    const T *weight;                /* (n), or NULL */
+    const C *weight;                /* (n), or NULL */
     int64_t ignore_index;
     C smoothing, spread;            /* spread: smoothing / n */
     int64_t *bad;
@@ -26,12 +27,12 @@ template <class T> struct classes {
     C *loss, *lse, *row_weight;
     /* backward */
     const C *saved, *grad;
-    int64_t grad_stride;
-    T *dlogits;
+    int64_t grad_stride, dlogits_stride;
+    T *dlogits;                     /* may be the logits: a thread writes what it alone has read, after it */
 };
 
 template <class T> static __device__ __forceinline__ compute_t<T> weight_of(const classes<T> &a, int64_t i) {
-    return a.weight ? load_as<T>(a.weight[i]) : (compute_t<T>)1;
+    return a.weight ? a.weight[i] : (compute_t<T>)1;
 }
 /* q of class i, where it is no target by its id. */
 template <class T>
@@ -45,6 +46,38 @@ static __device__ __forceinline__ compute_t<T> mass_of(const classes<T> &a, int6
 template <class T> static __device__ __forceinline__ int64_t target_of(const classes<T> &a, int64_t row) {
     const int64_t target = a.target[row];
     return target == a.ignore_index ? -1 : resolve(target, a.n, false, a.bad, a.op);
+}
+
+/* take_steps and give_steps (rows.h) of a row of any n: its last pack may be a part of one. */
+template <int N, int P, class T>
+static __device__ __forceinline__ void take_row(const T *row, int64_t n, int64_t at, int64_t step,
+                                                compute_t<T> fill, compute_t<T> *to) {
+    const int64_t whole = n - n % P;
+    take_steps<N, P>(row, whole, at, step, fill, to);
+    if (P > 1 && whole < n) {
+#pragma unroll
+        for (int s = 0; s < N / P; s++) {
+            if (at + s * step != whole) continue;
+#pragma unroll
+            for (int i = 0; i < P; i++)
+                if (whole + i < n) to[s * P + i] = load_as<T>(row[whole + i]);
+        }
+    }
+}
+template <int N, int P, class T>
+static __device__ __forceinline__ void give_row(T *row, int64_t n, int64_t at, int64_t step,
+                                                const compute_t<T> *from) {
+    const int64_t whole = n - n % P;
+    give_steps<N, P>(row, whole, at, step, from);
+    if (P > 1 && whole < n) {
+#pragma unroll
+        for (int s = 0; s < N / P; s++) {
+            if (at + s * step != whole) continue;
+#pragma unroll
+            for (int i = 0; i < P; i++)
+                if (whole + i < n) row[whole + i] = store_as<T>(from[s * P + i]);
+        }
+    }
 }
 
 /* Values a thread and step: two loads at least. */
@@ -61,7 +94,7 @@ ROWS_KERNEL loss_forward(classes<T> a) {
     C x[CHUNK];
     exponentials<C> e = {lowest<C>(), 0};
     for (int64_t at = (int64_t)thread * P; at < n; at += CHUNK / P * step) {
-        take_steps<CHUNK, P>(logits, n, at, step, lowest<C>(), x);
+        take_row<CHUNK, P>(logits, n, at, step, lowest<C>(), x);
         add_terms<CHUNK>(&e, x);
     }
     e = team_join<WIDE>(e);
@@ -98,7 +131,7 @@ ROWS_KERNEL loss_backward(classes<T> a) {
     if (row >= a.rows) return;
     const int64_t n = a.n, step = (int64_t)threads * P, target = a.target ? target_of(a, row) : -1;
     const T *logits = a.logits + row * a.row_stride;
-    T *dlogits = a.dlogits + row * n;
+    T *dlogits = a.dlogits + row * a.dlogits_stride;
     const C lse = a.saved[row], grad = a.grad[row * a.grad_stride];
     const bool none = a.target && target < 0, plain = a.target && a.smoothing == 0;
     C scale = grad, own = 0;   /* of the exponentials; what the target's class gets beside */
@@ -116,7 +149,7 @@ ROWS_KERNEL loss_backward(classes<T> a) {
     }
     C x[CHUNK];
     for (int64_t at = (int64_t)thread * P; at < n; at += CHUNK / P * step) {
-        take_steps<CHUNK, P>(logits, n, at, step, (C)0, x);
+        take_row<CHUNK, P>(logits, n, at, step, (C)0, x);
 #pragma unroll
         for (int i = 0; i < CHUNK; i++) {
             const int64_t column = at + i / P * step + i % P;
@@ -125,7 +158,7 @@ ROWS_KERNEL loss_backward(classes<T> a) {
             else if (!none && column < n) d = grad * (exp_of(x[i] - lse) * scale - mass_of(a, row, column));
             x[i] = column == target ? d - own : d;
         }
-        give_steps<CHUNK, P>(dlogits, n, at, step, x);
+        give_row<CHUNK, P>(dlogits, n, at, step, x);
     }
 }
 
@@ -136,7 +169,7 @@ template <class T> static classes<T> classes_of(const pg_context *c, const pg_cl
     a.logits = (const T *)k->logits;
     a.target = k->target;
     a.probabilities = (const T *)k->probabilities;
-    a.weight = (const T *)k->weight;
+    a.weight = (const C *)k->weight;
     a.ignore_index = k->ignore_index;
     a.smoothing = (C)k->label_smoothing;
     a.spread = a.smoothing / (C)k->classes;
@@ -163,20 +196,20 @@ extern "C" int PG_K(cross_entropy)(const pg_context *c, int dtype, const pg_clas
     PG_FOR_FLOATS(dtype, {
         classes<T> a = classes_of<T>(c, k);
         a.loss = (compute_t<T> *)loss, a.lse = (compute_t<T> *)lse, a.row_weight = (compute_t<T> *)row_weight;
-        LAUNCH_CLASSES(loss_forward, a.n % P == 0 && a.row_stride % P == 0 && aligned16(a.logits));
+        LAUNCH_CLASSES(loss_forward, a.row_stride % P == 0 && aligned16(a.logits));
     })
 }
 
 extern "C" int PG_K(cross_entropy_backward)(const pg_context *c, int dtype, const pg_classifier *k,
                                             const void *lse, const void *grad_rows, int64_t grad_stride,
-                                            void *dlogits) {
+                                            void *dlogits, int64_t dlogits_stride) {
     if (k->rows <= 0) return PG_KERNEL_OK;
     PG_FOR_FLOATS(dtype, {
         classes<T> a = classes_of<T>(c, k);
         a.saved = (const compute_t<T> *)lse, a.grad = (const compute_t<T> *)grad_rows,
         a.grad_stride = grad_stride;
-        a.dlogits = (T *)dlogits;
-        LAUNCH_CLASSES(loss_backward,
-                       a.n % P == 0 && a.row_stride % P == 0 && aligned16(a.logits) && aligned16(dlogits));
+        a.dlogits = (T *)dlogits, a.dlogits_stride = dlogits_stride;
+        LAUNCH_CLASSES(loss_backward, a.row_stride % P == 0 && dlogits_stride % P == 0 &&
+                                          aligned16(a.logits) && aligned16(dlogits));
     })
 }

@@ -260,7 +260,9 @@ local function parse_attrs(text, fail)
             attrs.same_as = item:match("(pg_[%w_]+)$")
         elseif item:match("^autocast (%S+)$") or item:match("^autocast (%S+) cuda$") then
             local kind = item:match("^autocast (%S+)")
-            if kind ~= "low" and kind ~= "f32" and kind ~= "promote" then fail("unknown attribute '%s'", item) end
+            if kind ~= "low" and kind ~= "f32" and kind ~= "promote" and kind ~= "loss" then
+                fail("unknown attribute '%s'", item)
+            end
             attrs.autocast = kind
             attrs.autocast_cuda = item:match(" cuda$") and true or nil
         elseif item:match('^no cuda "[^"]+"$') then

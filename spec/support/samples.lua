@@ -476,6 +476,23 @@ samples.pg_cross_entropy = {
     with(function(op, x, p) return op(x, p, { reduction = "sum" }) end, real(3, 4), positive(3, 4)),
     with(function(op, x) return op(x, pg.int64 { { 0, 2 }, { 1, 1 } }) end, real(2, 3, 2)),
 }
+samples.pg_linear_cross_entropy = {
+    with(function(op, x, w) return op(x, w, classes(2, 0, 1)) end, real(3, 5), real(4, 5)),
+    with(function(op, x, w, b)
+        return op(x, w, classes(2, -100, 1), {
+            linear_bias = b, weight = pg.float64 { 1, 2, 0.5, 1 }, label_smoothing = 0.1,
+        })
+    end, real(3, 5), real(4, 5), real(4)),
+    with(function(op, x, w, b)
+        return op(x, w, classes(2, 0, 1), { linear_bias = b, reduction = "none", ignore_index = 0 })
+    end, strided(3, 5), strided(4, 5), real(4)),
+    with(function(op, x, w) return op(x, w, pg.tensor(1, { dtype = pg.int64 }), { reduction = "sum" }) end,
+        real(5), real(4, 5)),
+    with(function(op, x, w, b, p) return op(x, w, p, { linear_bias = b }) end, real(3, 5), real(4, 5), real(4),
+        positive(3, 4)),
+    with(function(op, x, w, b) return op(x, w, pg.int64 { { 0, 2 }, { 1, 1 } }, { linear_bias = b }) end,
+        real(2, 3), real(4, 2, 3), real(4, 2)),
+}
 samples.pg_nll_loss = {
     with(function(op, x) return op(x, classes(2, 0, 1)) end, real(3, 4)),
     with(function(op, x)
