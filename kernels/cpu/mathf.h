@@ -222,50 +222,10 @@ static inline double tanh_f64(double x) {
 static inline float sigmoid_f32(float x) { return 1.0f / (1.0f + exp_f32(-x)); }
 static inline double sigmoid_f64(double x) { return 1.0 / (1.0 + exp_f64(-x)); }
 
-/* e^(t^2) erfc(t), t >= 0: a polynomial in q = (t - k) / (t + k), over t + k. */
-static inline float erfcx_f32(float t) {
-    float d = 1.0f / (t + 2.0f), q = fma32(-4.0f, d, 1.0f);
-    float p = 6.327862e-05f;
-    p = fma32(p, q, 3.763922e-05f);
-    p = fma32(p, q, -0.00058809813f);
-    p = fma32(p, q, -0.00082189107f);
-    p = fma32(p, q, 0.0030619854f);
-    p = fma32(p, q, 0.0064720446f);
-    p = fma32(p, q, -0.021505808f);
-    p = fma32(p, q, -0.03644123f);
-    p = fma32(p, q, 0.27947178f);
-    p = fma32(p, q, -0.68716073f);
-    return fma32(p, q, 1.0215827f) * d;
-}
-static inline double erfcx_f64(double t) {
-    double d = 1.0 / (t + 3.75), q = (t - 3.75) * d;
-    q = t > 1e30 ? 1.0 : q;
-    double p = 2.11745568745577328e-10;
-    p = fma64(p, q, 7.05245686815725405e-10);
-    p = fma64(p, q, -1.13752422169222451e-9);
-    p = fma64(p, q, -6.45549573844244004e-9);
-    p = fma64(p, q, 4.58717226631166113e-9);
-    p = fma64(p, q, 4.21993608980006042e-8);
-    p = fma64(p, q, -2.81353385625088148e-8);
-    p = fma64(p, q, -2.65509800926708437e-7);
-    p = fma64(p, q, 2.80467299174961077e-7);
-    p = fma64(p, q, 1.65705677376589712e-6);
-    p = fma64(p, q, -3.28959336213926661e-6);
-    p = fma64(p, q, -8.90430266492308966e-6);
-    p = fma64(p, q, 0.0000374717087876496772);
-    p = fma64(p, q, 0.0000105940739632606065);
-    p = fma64(p, q, -0.000348646845161072902);
-    p = fma64(p, q, 0.00079482308681763746);
-    p = fma64(p, q, 0.000986338077791426406);
-    p = fma64(p, q, -0.0125358800398574048);
-    p = fma64(p, q, 0.0491187786154283336);
-    p = fma64(p, q, -0.131955401178598243);
-    p = fma64(p, q, 0.279062049033778417);
-    p = fma64(p, q, -0.490470291207676833);
-    p = fma64(p, q, 0.736318925221751719);
-    p = fma64(p, q, -0.958741576652909579);
-    return fma64(p, q, 1.09192290956278904) * d;
-}
+#define PG_NORMAL_FN static inline
+#define PG_NORMAL_FMA32 fma32
+#define PG_NORMAL_FMA64 fma64
+#include "../normal.h"
 
 static inline float erf_f32(float x) {
     float t = fabsf(x), z = t > 1.0f ? 1.0f : x * x;
@@ -298,15 +258,6 @@ static inline double erf_f64(double x) {
     return t < 1.0 ? p * x : far;
 }
 
-/* The standard normal's distribution function, relative accuracy in both tails; e is e^(-x^2 / 2). */
-static inline float normal_cdf_f32(float x, float e) {
-    float upper = 0.5f * erfcx_f32(fabsf(x) * 0.70710678f) * e;
-    return x < 0.0f ? upper : 1.0f - upper;
-}
-static inline double normal_cdf_f64(double x, double e) {
-    double upper = 0.5 * erfcx_f64(fabs(x) * 0.7071067811865475244) * e;
-    return x < 0.0 ? upper : 1.0 - upper;
-}
 static inline float gelu_f32(float x) { return x * normal_cdf_f32(x, exp_f32(-0.5f * x * x)); }
 static inline double gelu_f64(double x) { return x * normal_cdf_f64(x, exp_f64(-0.5 * x * x)); }
 static inline float gelu_slope_f32(float x) {
