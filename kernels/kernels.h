@@ -19,7 +19,7 @@ enum { PG_KERNEL_OK = 0, PG_KERNEL_UNSUPPORTED = 1, PG_KERNEL_NO_SCRATCH = 2, PG
        PG_KERNEL_FAILED = 6 };          /* the device refused the launch; its library knows why */
 
 /* PG_DIMS_MAX and the dtype numbers are the interface's (perigee_api.h). */
-enum { PG_K_DIMS = 16, PG_K_OPERANDS = 5 };
+enum { PG_K_DIMS = 16, PG_K_OPERANDS = 8 };
 enum {
     PG_K_BOOL, PG_K_UINT8, PG_K_INT8, PG_K_INT16, PG_K_INT32, PG_K_INT64, PG_K_FLOAT16, PG_K_BFLOAT16, PG_K_FLOAT32, PG_K_FLOAT64
 };
@@ -90,6 +90,25 @@ enum {
 #undef X
     PG_K_POINTWISE_COUNT
 };
+
+/* A chain: pointwise ops over one iteration space in one pass; what they hand on is written nowhere. Each step's result is rounded
+ * to its dtype, so that the chain has the bits of its steps run one by one. The last step's goes to operand 0 of the space, which
+ * may have PG_K_OPERANDS operands here (pointwise has at most 4). */
+enum { PG_K_CHAIN_STEPS = 16, PG_K_CHAIN_REGISTERS = 4 };
+typedef struct pg_step {
+    uint8_t op;                      /* PG_K_ADD ... */
+    bool bools;                      /* of bools (logical ops alone), else of the chain's dtype */
+    uint8_t to;                      /* a register, none of those that the step reads */
+    uint8_t from[3];                 /* a register, or PG_K_CHAIN_REGISTERS + an operand */
+    double p[2];
+} pg_step;
+typedef struct pg_chain {
+    const pg_strided *space;
+    int dtype;                       /* floating */
+    uint32_t bools;                  /* bit k: operand k is of bools */
+    int steps;
+    pg_step step[PG_K_CHAIN_STEPS];
+} pg_chain;
 
 /* Reductions. Kept and reduced dimensions apart, each coalesced, innermost last; outputs are dense in kept order. ALL and ANY take
  * any dtype and give bool; ARGMAX, ARGMIN give int64; MAX and MIN give value and index of its first occurrence (NaN wins); SUM,
@@ -217,6 +236,7 @@ typedef struct pg_kernels {
     const char *name;               /* "avx2", "cuda" */
 
     int (*pointwise)(const pg_context *, int op, int dtype, const pg_strided *s, const double *p);
+    int (*chain)(const pg_context *, const pg_chain *chain);
     int (*copy)(const pg_context *, int to, int from, const pg_strided *s);             /* operands: to, from; converts */
     int (*fill)(const pg_context *, int dtype, const pg_strided *s, pg_value value);    /* operand: to */
     int (*reduce)(const pg_context *, int op, int dtype, const pg_reduction *r);
@@ -288,8 +308,8 @@ typedef struct pg_kernels {
 
 /* The kernels above, in that order. */
 #define PG_ENTRIES(X) \
-    X(pointwise) X(copy) X(fill) X(reduce) X(scan) X(sort) X(topk) X(arange) X(linspace) X(random) X(dropout) \
-    X(index_select) X(index_add) X(gather) X(scatter_add) X(scatter) X(index_get) X(index_put) X(nonzero) X(triangle) \
+    X(pointwise) X(chain) X(copy) X(fill) X(reduce) X(scan) X(sort) X(topk) X(arange) X(linspace) X(random) \
+    X(dropout) X(index_select) X(index_add) X(gather) X(scatter_add) X(scatter) X(index_get) X(index_put) X(nonzero) X(triangle) \
     X(gemm) X(softmax) X(softmax_backward) X(layer_norm) X(layer_norm_backward) X(cross_entropy) \
     X(cross_entropy_backward) X(attention) X(attention_backward) X(sgd) X(adam) X(total_norm) X(clip_scale) X(unscale)
 

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../core/deferred.h"
 #include "node.h"
 #include "pg_ops.h"
 
@@ -220,7 +221,8 @@ static int accumulate(pg_backward_run *r, pg_tensor *into, const pg_tensor *g) {
         pg_share(into, g);
         return PG_OK;
     }
-    if (!r->create && sole_owner(into->impl) && atomic_load_explicit(&into->impl->refs, memory_order_acquire) == 1)
+    if (!r->create && !pg_is_deferred(into) && !pg_is_deferred(g) && sole_owner(into->impl) &&
+        atomic_load_explicit(&into->impl->refs, memory_order_acquire) == 1)
         return add_in_place(into, g);
     pg_tensor sum = PG_HANDLE;
     int status = add_apart(&sum, into, g);
@@ -297,6 +299,7 @@ static int accumulate_grad(pg_backward_run *r, pg_impl *leaf, pg_tensor *g) {
             pg_move(&fresh, g);
             if (fresh.impl->scoped) pg_scope_forget(fresh.impl);
         } else if ((status = pg_new_like(&fresh, g, g->impl->dtype)) >= 0) status = pg_copy_into(&fresh, g);
+        if (status >= 0) pg_data(&fresh);       /* not put off: what it is made of may go */
         if (status >= 0) leaf->grad = pg_impl_adopt(fresh.impl), fresh.impl = NULL;
     } else {
         pg_tensor now = pg_borrow(leaf->grad);
@@ -402,7 +405,7 @@ static int run_rule(pg_backward_run *r) {
         input[i] = NULL;
         needs[i] = edge_needed(r, &n->edges[i]);
     }
-    bool before = pg_grad_set(r->create);
+    bool before = pg_grad_set(r->create), deferring = pg_deferring_set(!r->create);
     if (status >= 0) status = (!r->create && n->rule->fused ? n->rule->fused : n->rule->backward)(&b);
     if (status >= 0) status = pool.status;
     for (int i = 0; i < n->n_inputs && status >= 0; i++) {
@@ -410,6 +413,7 @@ static int run_rule(pg_backward_run *r) {
         pg_meta m = slot_meta(n, &n->inputs[i]);
         status = deliver(r, &n->edges[i], input[i], &m, n->rule->name);
     }
+    pg_deferring_set(deferring);
     pg_grad_set(before);
     pg_pool_note(&pool, status);
     pg_pool_end(&pool);
@@ -540,6 +544,8 @@ int pg_backward_next(pg_backward_run *r, pg_backward_step *step) {
             end_target(r);
         }
     }
+    const int settled = pg_settle_all();
+    if (status >= 0) status = settled < 0 ? settled : status;
     pg_error_set_op(op_before);
     return status == PG_OK && step->kind == PG_STEP_DONE && pg_debt_due() ? PG_COLLECT : status;
 }

@@ -7,6 +7,7 @@
 
 #include "../autograd/tape.h"
 #include "../device/stream.h"
+#include "deferred.h"
 #include "live.h"
 
 /* ---- freed structs are kept by the thread that freed them, linked through their first word ---- */
@@ -51,6 +52,8 @@ static pg_storage *storage_new(void) {
     s->release = NULL;
     s->owner = NULL;
     s->uses = NULL;
+    atomic_init(&s->watched, 0);
+    s->deferred = NULL;
     atomic_fetch_add_explicit(&pg_live_storages, 1, memory_order_relaxed);
     return s;
 }
@@ -77,6 +80,7 @@ static int storage_allocate(pg_storage **out, const pg_device *device, pg_alloca
 
 void pg_storage_release(pg_storage *s) {
     if (atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1) return;
+    if (s->deferred) pg_deferred_forget(s);
     if (s->release) s->release(s);
     else if (s->uses) pg_stream_release(s->from, s->data, s->got, s->uses);
     else pg_release_memory(s->from, s->data, s->got);
@@ -404,10 +408,17 @@ void pg_strided_begin(pg_strided *s, int ndim, const int64_t *shape) {
     for (int i = 0; i < ndim; i++) s->shape[i] = shape[i];
 }
 
-void pg_strided_add(pg_strided *s, const pg_tensor *t) {
-    const pg_impl *x = t->impl;
+void pg_strided_add(pg_strided *s, const pg_tensor *t) { pg_strided_add_at(s, t->impl, pg_data(t)); }
+
+void pg_strided_add_dense(pg_strided *s, void *data) {
+    int k = s->n++;
+    s->data[k] = data;
+    pg_dense_strides(s->stride[k], s->shape, s->ndim);
+}
+
+void pg_strided_add_at(pg_strided *s, const pg_impl *x, void *data) {
     int k = s->n++, missing = s->ndim - x->ndim;
-    s->data[k] = pg_data(t);
+    s->data[k] = data;
     for (int i = 0; i < missing; i++) s->stride[k][i] = 0;
     for (int i = 0; i < x->ndim; i++) s->stride[k][missing + i] = x->shape[i] == 1 ? 0 : x->stride[i];
 }

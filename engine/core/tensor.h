@@ -27,7 +27,12 @@ typedef struct pg_storage {
     void (*release)(struct pg_storage *s);
     void *owner;                  /* for release: a mapped file */
     pg_stream_use *uses;          /* streams other than the pool's own that use it (device/stream.h), or NULL */
+    atomic_int watched;           /* ops put off that read this, and one where its own elements wait for such: deferred.h */
+    struct pg_deferred *deferred; /* how its elements come about that wait, or NULL */
 } pg_storage;
+
+/* Computes what s waits for, and what would read it. */
+void pg_settle(pg_storage *s);
 
 /* Made by a view op: plain; one of several (split, unbind, chunk); made without gradient mode. The last two refuse in-place
  * changes that would need the base's history. */
@@ -64,6 +69,7 @@ struct pg_impl {
 
 static inline void *pg_data(const pg_tensor *t) {
     const pg_impl *x = t->impl;
+    if (__builtin_expect(atomic_load_explicit(&x->storage->watched, memory_order_relaxed) != 0, 0)) pg_settle(x->storage);
     return (char *)x->storage->data + x->offset * pg_size_of(x->dtype);
 }
 static inline const pg_device *pg_device_of(const pg_tensor *t) { return t->impl->storage->device; }
@@ -145,6 +151,9 @@ const char *pg_shape_text(char *buffer, const int64_t *shape, int ndim);
 /* Operand k of s over shape (broadcast, aligned at the right); operands are added in order. */
 void pg_strided_begin(pg_strided *s, int ndim, const int64_t *shape);
 void pg_strided_add(pg_strided *s, const pg_tensor *t);
+/* The same for x whose elements begin at data, and for dense elements of s's own shape. */
+void pg_strided_add_at(pg_strided *s, const pg_impl *x, void *data);
+void pg_strided_add_dense(pg_strided *s, void *data);
 void pg_strided_add_value(pg_strided *s, pg_value value);
 /* Orders and coalesces dimensions. Call last. */
 void pg_strided_end(pg_strided *s);

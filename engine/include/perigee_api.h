@@ -165,6 +165,11 @@ int pg_openblas_config(const char **text);
  * float32), 1 "high", 2 "medium" (both TF32 on CUDA; the CPU's are always exact). Of the process. */
 int pg_set_float32_matmul_precision(int level);
 int pg_get_float32_matmul_precision(void);
+/* Whether backward runs make one kernel of a chain of pointwise ops (the default), of the process; and since its start how many
+ * such kernels ran, and how many ops they stood for. The results have the same bits either way. */
+void pg_chains_set(bool on);
+bool pg_chains_enabled(void);
+void pg_chains_count(int64_t *kernels, int64_t *ops);
 const char *pg_cpu_isa(void);                                 /* the kernels in use: "baseline", "avx2", "avx512" */
 
 /* ---- CUDA devices: streams, events, pinned memory, graphs ---- */

@@ -33,15 +33,17 @@ template <int inputs, class O, class A = O, class B = A, class C = A> struct ope
     static const int VALUES = smaller_of(8, 16 / SMALLEST), UNROLL = 2;
 };
 
-/* A pg_strided as a kernel reads it: ndim >= 1, count < 2^31, operands 0 (the output) to 3. */
-struct space {
+/* A pg_strided as a kernel reads it: ndim >= 1, count < 2^31, K operands of which 0 is the output. */
+template <int K> struct space_of_operands {
+    static const int OPERANDS = K;
     uint32_t count;
     int ndim;
     divisor size[PG_K_DIMS];
-    int64_t stride[4][PG_K_DIMS];
-    void *data[4];
-    pg_value scalar[4];
+    int64_t stride[K][PG_K_DIMS];
+    void *data[K];
+    pg_value scalar[K];
 };
+typedef space_of_operands<4> space;
 
 /* The offsets of the element at linear position i. */
 template <int N>
@@ -66,8 +68,8 @@ template <class T> static __device__ __forceinline__ T element_of(pg_value v) {
 }
 
 /* Operand k's elements of the pack at `offset`, of which `left` are inside. */
-template <class T, int N>
-static __device__ __forceinline__ void fetch_pack(const space &s, int k, int64_t offset, uint32_t left,
+template <class T, int N, class Space>
+static __device__ __forceinline__ void fetch_pack(const Space &s, int k, int64_t offset, uint32_t left,
                                                   pack<T, N> &to) {
     const T *data = (const T *)s.data[k];
     const bool varies = data && s.stride[k][s.ndim - 1] != 0;
@@ -100,9 +102,9 @@ each_pack(const space s, const Op op) {
         const uint32_t i = first + (uint32_t)u * EACH_BLOCK * V;
         if (i >= s.count) break;
         locate(s, i, offset[u]);
-        if constexpr (N > 0) fetch_pack(s, 1, offset[u][1], s.count - i, a[u]);
-        if constexpr (N > 1) fetch_pack(s, 2, offset[u][2], s.count - i, b[u]);
-        if constexpr (N > 2) fetch_pack(s, 3, offset[u][3], s.count - i, c[u]);
+        if constexpr (N > 0) fetch_pack<A, V>(s, 1, offset[u][1], s.count - i, a[u]);
+        if constexpr (N > 1) fetch_pack<B, V>(s, 2, offset[u][2], s.count - i, b[u]);
+        if constexpr (N > 2) fetch_pack<C, V>(s, 3, offset[u][3], s.count - i, c[u]);
     }
 #pragma unroll
     for (int u = 0; u < U; u++) {
@@ -123,7 +125,8 @@ each_pack(const space s, const Op op) {
     }
 }
 
-template <class T> static __device__ __forceinline__ T fetch_element(const space &s, int k, int64_t offset) {
+template <class T, class Space>
+static __device__ __forceinline__ T fetch_element(const Space &s, int k, int64_t offset) {
     const T *data = (const T *)s.data[k];
     return data ? data[offset] : element_of<T>(s.scalar[k]);
 }
@@ -159,9 +162,10 @@ each_element(const space s, const Op op) {
 /* ---- launching ---- */
 
 /* `size` of dimension `cut` and all of those after it, from `offset` on. */
-static inline space space_of(const pg_strided *s, int inputs, int cut, int64_t size, const int64_t *offset,
+template <class Space = space>
+static inline Space space_of(const pg_strided *s, int inputs, int cut, int64_t size, const int64_t *offset,
                              const int *item) {
-    space to = {};
+    Space to = {};
     to.ndim = s->ndim - cut;
     int64_t count = 1;
     for (int d = cut; d < s->ndim; d++) {
@@ -185,7 +189,8 @@ static inline space space_of(const pg_strided *s, int inputs, int cut, int64_t s
 }
 
 /* Whether packs of `values` never leave a row and are aligned where they are read or written as one. */
-static inline bool takes_packs(const space &s, int inputs, const int *item, int values) {
+template <class Space>
+static inline bool takes_packs(const Space &s, int inputs, const int *item, int values) {
     const int last = s.ndim - 1;
     if (last > 0 && s.size[last].size % (uint32_t)values) return false;
     for (int k = 0; k <= inputs; k++) {
@@ -204,7 +209,7 @@ static inline bool takes_packs(const space &s, int inputs, const int *item, int 
 /* A space of too many elements is cut: launches take `step` of dimension `dim` each, for every position in
  * the dimensions before it. */
 struct cuts { int dim, inputs; int64_t step, outer; };
-struct piece { int64_t o, at, size, offset[4]; };    /* starts as zeros */
+struct piece { int64_t o, at, size, offset[PG_K_OPERANDS]; };    /* starts as zeros */
 
 static inline cuts cuts_of(const pg_context *c, const pg_strided *s, int inputs) {
     int64_t limit = c->grain_limit < INT32_MAX ? c->grain_limit : INT32_MAX;

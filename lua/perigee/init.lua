@@ -8,6 +8,7 @@ local ffi = require "ffi"
 local core = require "perigee.ffi"
 local dtype = require "perigee.dtype"
 local errors = require "perigee.errors"
+local check = require "perigee.check"
 local memory = require "perigee.memory"
 local wrapper = require "perigee.wrapper"
 local construct = require "perigee.construct"
@@ -148,13 +149,37 @@ function pg.cpu_isa()
     return ffi.string(C.pg_cpu_isa())
 end
 
-pg.backends = { openblas = {} }
+pg.backends = { openblas = {}, chains = {} }
 
 --- Does OpenBLAS take the large matrix products? With its version and kernels, or why not.
 ---@return boolean, string
 function pg.backends.openblas.is_available()
     local text = ffi.new("const char *[1]")
     return C.pg_openblas_config(text) == 1, ffi.string(text[0])
+end
+
+--- Does a backward run make one kernel of a chain of pointwise ops? The results have the same bits either way.
+---@return boolean
+function pg.backends.chains.is_enabled()
+    return C.pg_chains_enabled()
+end
+
+--- For the whole process; on from the start.
+---@param enabled boolean
+function pg.backends.chains.set_enabled(enabled)
+    if type(enabled) ~= "boolean" then
+        check.fail("set_enabled: expected true or false, got %s", check.describe(enabled))
+    end
+    C.pg_chains_set(enabled)
+end
+
+--- How many kernels ran so far that stood for several ops, and for how many.
+---@return integer kernels
+---@return integer ops
+function pg.backends.chains.count()
+    local counts = ffi.new("int64_t[2]")
+    C.pg_chains_count(counts, counts + 1)
+    return tonumber(counts[0]), tonumber(counts[1])
 end
 
 -- ---- files ----
