@@ -272,8 +272,7 @@ local function gpt(batch_size, config)
     local ids, targets = pg.randint(0, config.vocab_size, shape), pg.randint(0, config.vocab_size, shape)
     return function()
         optimizer:zero_grad()
-        local _, loss = model(ids, targets)
-        loss:backward()
+        model:loss(ids, targets):backward()
         nn.utils.clip_grad_norm_(params, 1.0)
         optimizer:step()
     end
@@ -299,8 +298,7 @@ gpu_row("gpt2_124m_bf16", function()
     local options = {dtype = pg.bfloat16}
     local kind = device:match "^%a+"
     local function part()
-        local _, loss = pg.autocast(kind, options, model, ids, targets)
-        loss = loss / parts
+        local loss = pg.autocast(kind, options, model.loss, model, ids, targets) / parts
         loss:backward()
     end
     local tokens = parts * shape[1] * shape[2]

@@ -197,7 +197,7 @@ local step_loss
 
 local function micro_step()
     local x, y = get_batch("train")
-    local _, loss = compute:forward(model, x, y)
+    local loss = compute:forward(model.loss, model, x, y)
     step_loss = step_loss + loss:item() / settings.gradient_accumulation_steps
     if settings.gradient_accumulation_steps > 1 then
         loss = loss / settings.gradient_accumulation_steps
@@ -220,8 +220,7 @@ end
 
 local eval_part
 local function eval_batch()
-    local _, loss = compute:forward(model, get_batch(eval_part))
-    return loss:item()
+    return compute:forward(model.loss, model, get_batch(eval_part)):item()
 end
 
 -- Mean losses over eval_iters random batches of each part.

@@ -51,6 +51,29 @@ describe("GPT", function()
         assert.is_true((x - y):narrow(1, 3, 3):abs():max():item() > 1e-4)
     end)
 
+    it("gives forward's loss, with its gradients, without its logits", function()
+        pg.manual_seed(6)
+        for _, bias in ipairs { true, false } do
+            local model = model_of { bias = bias }:to(pg.float64)
+            local ids = pg.randint(0, 11, { 3, 9 })
+            local x, y = ids:narrow(1, 0, 8), ids:narrow(1, 1, 8):clone()
+            y[1] = -100
+            local wanted = {}
+            local _, loss = model(x, y)
+            loss:backward()
+            for name, p in model:named_parameters() do
+                wanted[name] = p.grad
+            end
+            model:zero_grad()
+            local mine = model:loss(x, y)
+            numbers.close(mine, loss, 1e-13)
+            mine:backward()
+            for name, p in model:named_parameters() do
+                numbers.close(p.grad, wanted[name], 1e-12)
+            end
+        end
+    end)
+
     it("learns a sequence by heart and says it", function()
         pg.manual_seed(3)
         local model = model_of { dropout = 0.05 }
@@ -64,7 +87,7 @@ describe("GPT", function()
         end
         for _ = 1, 100 do
             pg.scope(function()
-                local _, loss = model(x, y)
+                local loss = model:loss(x, y)
                 optimizer:zero_grad()
                 loss:backward()
                 optimizer:step()
@@ -113,6 +136,9 @@ describe("GPT", function()
         assert.has_error(function() model_of { n_layers = 3 } end)
         assert.has_error(function() model_of { n_embd = 2.5 } end)
         local ok, why = pcall(model_of(), pg.zeros(1, 9, { dtype = pg.int64 }))
+        assert.is_false(ok)
+        assert.matches("9 tokens, but block_size is 8", why)
+        ok, why = pcall(model_of().loss, model_of(), pg.zeros(1, 9, { dtype = pg.int64 }))
         assert.is_false(ok)
         assert.matches("9 tokens, but block_size is 8", why)
         assert.is_false((numbers.settled(function() model_of()(pg.int64 { { 11 } }) end)))

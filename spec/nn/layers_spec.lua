@@ -132,6 +132,37 @@ describe("layers", function()
         assert.has_error(function() nn.MSELoss { weight = a } end)
     end)
 
+    it("LinearCrossEntropyLoss", function()
+        pg.manual_seed(4)
+        local head = nn.LinearCrossEntropyLoss(3, 5, { bias = true, label_smoothing = 0.1, ignore_index = 2 })
+        assert.same({ "linear.weight", "linear.bias" }, head:state_dict():keys())
+        local x, ids = pg.randn(4, 3), pg.int64 { 4, 2, 0, 1 }
+        local options = { label_smoothing = 0.1, ignore_index = 2 }
+        close(F.cross_entropy(head.linear(x), ids, options):item(), head(x, ids):item())
+        local weight = pg.tensor { 1, 2, 3, 4, 5 }
+        local weighted = nn.LinearCrossEntropyLoss(3, 5, { weight = weight, reduction = "sum", out_features = { 2 } })
+        assert.same({ "weight", "linear.weight" }, weighted:state_dict():keys())
+        assert.same({ 10, 3 }, { unpack(weighted.linear.weight.shape) })
+        local deep = pg.int64 { { 0, 1 }, { 2, 3 }, { 4, 0 }, { 1, 1 } }
+        close(F.cross_entropy(weighted.linear(x):view(4, 5, 2), deep, weight, { reduction = "sum" }):item(),
+            weighted(x, deep):item(), 1e-4)
+        close(nn.CrossEntropyLoss()(head.linear(x), pg.full({ 4, 5 }, 0.2)):item(),
+            nn.LinearCrossEntropyLoss.forward({
+                linear = head.linear, out_features = {}, reduction = "mean", label_smoothing = 0,
+            }, x, pg.full({ 4, 5 }, 0.2)):item())
+        local function refuses(pattern, ...)
+            local ok, why = pcall(nn.LinearCrossEntropyLoss, ...)
+            assert.is_false(ok)
+            assert.matches(pattern, why, 1, true)
+        end
+        refuses("expected weight of shape [5], got", 3, 5, { weight = pg.ones(4) })
+        refuses("label_smoothing must be in [0, 1], got 2", 3, 5, { label_smoothing = 2 })
+        refuses("reduction must be none, mean or sum", 3, 5, { reduction = "max" })
+        refuses("num_classes must be at least 1, got 0", 3, 0)
+        refuses('out_features must be an integer, got string "2"', 3, 5, { out_features = { "2" } })
+        refuses("unknown option options", 3, 5, { options = {} })
+    end)
+
     it("train inside a scope", function()
         local m = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.1), nn.LayerNorm(4), nn.GELU(), nn.Linear(4, 2))
         for _ = 1, 3 do

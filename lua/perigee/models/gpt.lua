@@ -151,11 +151,10 @@ function GPT:num_parameters(with_positions)
     return with_positions and n or n - self.wpe.weight:numel()
 end
 
+--- What the head sees.
 ---@param idx Tensor (B, T) int64, T at most block_size
----@param targets Tensor? (B, T) int64: the next tokens
----@return Tensor logits (B, T, vocab_size)
----@return Tensor? loss the mean cross entropy, with targets
-function GPT:forward(idx, targets)
+---@return Tensor (B, T, n_embd)
+function GPT:hidden(idx)
     local T = idx:size(1)
     if T > self.config.block_size then
         check.fail("GPT: %d tokens, but block_size is %d", T, self.config.block_size)
@@ -165,11 +164,28 @@ function GPT:forward(idx, targets)
     for _, block in self.h:iter() do
         x = block(x)
     end
-    local logits = F.linear(self.ln_f(x), self.wte.weight)
+    return self.ln_f(x)
+end
+
+---@param idx Tensor (B, T) int64, T at most block_size
+---@param targets Tensor? (B, T) int64: the next tokens
+---@return Tensor logits (B, T, vocab_size)
+---@return Tensor? loss the mean cross entropy, with targets
+function GPT:forward(idx, targets)
+    local logits = F.linear(self:hidden(idx), self.wte.weight)
     if not targets then
         return logits
     end
     return logits, F.cross_entropy(logits:view(-1, self.config.vocab_size), targets:reshape(-1))
+end
+
+--- forward's loss without its logits, which take most of a training step's memory: they become their gradient.
+---@param idx Tensor (B, T) int64, T at most block_size
+---@param targets Tensor (B, T) int64: the next tokens
+---@return Tensor loss the mean cross entropy
+function GPT:loss(idx, targets)
+    local x = self:hidden(idx):reshape(-1, self.config.n_embd)
+    return F.linear_cross_entropy(x, self.wte.weight, targets:reshape(-1))
 end
 
 --- AdamW with weight decay on matrices only (embeddings included, as in GPT-2; biases and norms without).
