@@ -6,7 +6,7 @@
 
 typedef struct pg_deferred {
     struct pg_deferred *older, *younger;    /* the thread's list */
-    pg_storage *storage;                    /* whose elements wait for this; not owned: it ends this where it goes first */
+    pg_storage *storage;                    /* whose elements wait for this; not owned: freed first, it forgets this */
     pg_operation o;                         /* o.tensor is not used */
     pg_impl *operand[PG_DEFERRED_OPERANDS]; /* owned; or NULL: o.scalar */
     bool taken;                             /* an op that is deferred too has this among its steps */
@@ -16,7 +16,7 @@ typedef struct pg_deferred {
     int64_t shape[PG_DIMS_MAX];
 } pg_deferred;
 
-/* Lists are searched from end to end, and what is deferred keeps its operands' memory: a chain seldom has more beside it. */
+/* The list is searched from end to end, and what is deferred keeps its operands' memory. */
 enum { DEFERRED_MAX = 32 };
 /* On the cpu a pass over fewer bytes stays in its caches, and costs less than a chain's steps by blocks. */
 enum { HOST_BYTES = 2 << 20 };
@@ -86,7 +86,8 @@ void pg_deferred_forget(pg_storage *s) {
 /* The op that computes x, if a step of a chain over `shape` could stand for x. */
 static pg_deferred *step_for(const pg_impl *x, int ndim, const int64_t *shape) {
     pg_deferred *d = x->storage->deferred;
-    if (!d || !x->contiguous || x->offset != 0 || x->dtype != d->o.result || d->ndim != ndim || x->ndim != ndim) return NULL;
+    if (!d || !x->contiguous || x->offset != 0 || x->dtype != d->o.result) return NULL;
+    if (d->ndim != ndim || x->ndim != ndim) return NULL;
     for (int i = 0; i < ndim; i++)
         if (d->shape[i] != shape[i] || x->shape[i] != shape[i]) return NULL;
     return d;
@@ -160,7 +161,8 @@ static int operand_of(chain_build *b, const pg_impl *x, pg_value scalar, bool bo
 
 static bool reads_bool(const pg_operation *o, int k) { return o->compute == PG_BOOL || k == o->keep; }
 
-/* The steps that end with d; the register of its result. Calls itself for deferred operands, at most PG_K_CHAIN_STEPS deep. */
+/* The steps that end with d; the register of its result. Calls itself for deferred operands, at most
+ * PG_K_CHAIN_STEPS deep. */
 static int emit(chain_build *b, const pg_deferred *d) {
     uint8_t from[PG_DEFERRED_OPERANDS] = {0};
     bool done[PG_DEFERRED_OPERANDS] = {false};
@@ -179,12 +181,14 @@ static int emit(chain_build *b, const pg_deferred *d) {
     }
     for (int k = 0; k < d->o.n; k++)
         if (!done[k])
-            from[k] = (uint8_t)(PG_K_CHAIN_REGISTERS + operand_of(b, d->operand[k], d->o.scalar[k], reads_bool(&d->o, k)));
+            from[k] = (uint8_t)(PG_K_CHAIN_REGISTERS +
+                                operand_of(b, d->operand[k], d->o.scalar[k], reads_bool(&d->o, k)));
     int to = 0;
     while (b->taken >> to & 1) to++;
     b->taken = (b->taken & ~mine) | UINT32_C(1) << to;
     pg_step *step = &b->chain.step[b->chain.steps++];
-    *step = (pg_step){.op = (uint8_t)d->o.op, .bools = d->o.compute == PG_BOOL, .to = (uint8_t)to, .p = {d->o.p[0], d->o.p[1]}};
+    *step = (pg_step){.op = (uint8_t)d->o.op, .bools = d->o.compute == PG_BOOL, .to = (uint8_t)to,
+                      .p = {d->o.p[0], d->o.p[1]}};
     memcpy(step->from, from, sizeof from);
     return to;
 }

@@ -47,11 +47,12 @@ static void fill_strided(pg_strided *s, const pg_tensor *out, int n, const pg_op
 
 enum { OPERANDS_MAX = PG_K_OPERANDS - 1 };
 
-static bool put_off(const pg_tensor *out, int op, int compute, int result, int n, const pg_operand *operands, int keep,
-                    const double *p) {
+static bool put_off(const pg_tensor *out, int op, int compute, int result, int n, const pg_operand *operands,
+                    int keep, const double *p) {
     if (n > PG_DEFERRED_OPERANDS) return false;
     const bool two = op == PG_K_SOFTPLUS || op == PG_K_SOFTPLUS_BACKWARD;      /* the others bring p0 alone, or none */
-    pg_operation o = {.op = op, .compute = compute, .result = result, .keep = keep, .n = n, .p = {p ? p[0] : 0, p && two ? p[1] : 0}};
+    pg_operation o = {.op = op, .compute = compute, .result = result, .keep = keep, .n = n,
+                      .p = {p ? p[0] : 0, p && two ? p[1] : 0}};
     for (int k = 0; k < n; k++)
         if (operands[k].tensor) o.tensor[k] = operands[k].tensor;
         else o.scalar[k] = pg_value_of(operands[k].number, k == keep ? PG_BOOL : compute);
@@ -93,7 +94,8 @@ int pg_pointwise(pg_tensor *out, int op, int compute, int result, int n, const p
         }
     }
     if (status >= 0) status = pg_new(out, device, result, ndim, shape);
-    if (status >= 0 && out->impl->numel > 0 && !(pg_deferring && put_off(out, op, compute, result, n, use, keep, p))) {
+    if (status >= 0 && out->impl->numel > 0 &&
+        !(pg_deferring && put_off(out, op, compute, result, n, use, keep, p))) {
         pg_strided s;
         if (!fill_dense(&s, out, n, use, compute, keep)) fill_strided(&s, out, n, use, compute, keep);
         status = PG_RUN(device, pointwise, op, compute, &s, p);

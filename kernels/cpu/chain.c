@@ -1,6 +1,6 @@
-/* chain.c: several pointwise ops in one pass. Blocks of elements go through all steps while they lie in the first-level cache; a
- * step is pointwise.c's loop over the block. Bound by memory as one op is: operands and output once.
- */
+/* chain.c: several pointwise ops in one pass. Blocks of elements go through all steps while they lie in the
+ * first-level cache; a step is pointwise.c's loop over the block. Bound by memory as one op is: operands and
+ * output once. */
 #include "walk.h"
 
 /* What pointwise.c takes straight into its loop. */
