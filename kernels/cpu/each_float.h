@@ -63,27 +63,7 @@
 #define VMAX(a, b) max4(a, b)
 #endif
 #include BODY
-#undef T
-#undef F
-#undef V
-#undef VL
-#undef VMASKED
-#undef VMASK
-#undef VMASK_OF
-#undef VMLOAD
-#undef VMSTORE
-#undef VZERO
-#undef VLOAD
-#undef VSTORE
-#undef VSET1
-#undef VMUL
-#undef VFMA
-#undef VADD
-#undef VMAX
-#undef VSUM
-#undef VTOP
-#undef VFMA1
-#undef VTRANSPOSE
+#include "each_float_end.h"
 
 /* ---- double ---- */
 #define T double
@@ -142,26 +122,6 @@
 #define VMAX(a, b) max2(a, b)
 #endif
 #include BODY
-#undef T
-#undef F
-#undef V
-#undef VL
-#undef VMASKED
-#undef VMASK
-#undef VMASK_OF
-#undef VMLOAD
-#undef VMSTORE
-#undef VZERO
-#undef VLOAD
-#undef VSTORE
-#undef VSET1
-#undef VMUL
-#undef VFMA
-#undef VADD
-#undef VMAX
-#undef VSUM
-#undef VTOP
-#undef VFMA1
-#undef VTRANSPOSE
+#include "each_float_end.h"
 
 #undef BODY

@@ -514,24 +514,30 @@ function convert.number_word(w, p, v)
     return "n_" .. v.id .. ", w_" .. v.id
 end
 
-local INTEGRAL = "$floor({x}) ~= {x} or {x} >= $LIMIT or {x} < -$LIMIT"
-
-function convert.int(w, p, v)
-    local check = "if $type({x}) ~= 'number' or " .. INTEGRAL .. " then {x} = $want_int({op}, {name}, {x}) end"
-    if p.default ~= nil then
-        v.default = ("%.17g"):format(p.default)
+-- A number that is checked; an optional one goes by pointer, into the slot.
+local function convert_single(w, p, v, check, default, slots, address)
+    if default ~= nil then
+        v.default = default
         w.emit("if $type({x}) == 'nil' then {x} = {default} end", v)
     end
     if not p.optional then
         w.emit(check, v)
         return v.x
     end
-    v.slot = w.slot("singles", NUMBERS, function(k) return scratch.single_int + k end)
-    w.emit("local i_{id}", v)
+    v.slot = w.slot(slots, NUMBERS, address)
+    w.emit("local s_{id}", v)
     w.emit("if $type({x}) ~= 'nil' then", v)
     w.emit(check, v)
-    w.emit("{slot}[0] = {x} i_{id} = {slot} end", v)
-    return "i_" .. v.id
+    w.emit("{slot}[0] = {x} s_{id} = {slot} end", v)
+    return "s_" .. v.id
+end
+
+local INTEGRAL = "$floor({x}) ~= {x} or {x} >= $LIMIT or {x} < -$LIMIT"
+
+function convert.int(w, p, v)
+    local check = "if $type({x}) ~= 'number' or " .. INTEGRAL .. " then {x} = $want_int({op}, {name}, {x}) end"
+    return convert_single(w, p, v, check, p.default ~= nil and ("%.17g"):format(p.default) or nil, "singles",
+        function(k) return scratch.single_int + k end)
 end
 
 function convert.ints(w, p, v)
@@ -569,20 +575,8 @@ end
 
 function convert.float(w, p, v)
     local check = "if $type({x}) ~= 'number' then {x} = $want_float({op}, {name}, {x}) end"
-    if p.default ~= nil then
-        v.default = w.constant(p.default)
-        w.emit("if $type({x}) == 'nil' then {x} = {default} end", v)
-    end
-    if not p.optional then
-        w.emit(check, v)
-        return v.x
-    end
-    v.slot = w.slot("floats", NUMBERS, function(k) return scratch.single_float + k end)
-    w.emit("local f_{id}", v)
-    w.emit("if $type({x}) ~= 'nil' then", v)
-    w.emit(check, v)
-    w.emit("{slot}[0] = {x} f_{id} = {slot} end", v)
-    return "f_" .. v.id
+    return convert_single(w, p, v, check, p.default ~= nil and w.constant(p.default) or nil, "floats",
+        function(k) return scratch.single_float + k end)
 end
 
 function convert.bool(w, p, v)

@@ -1,0 +1,22 @@
+/* each_float_end.h: what each_float.h defined for one type ends here. No guard: it is included once a type. */
+#undef T
+#undef F
+#undef V
+#undef VL
+#undef VMASKED
+#undef VMASK
+#undef VMASK_OF
+#undef VMLOAD
+#undef VMSTORE
+#undef VZERO
+#undef VLOAD
+#undef VSTORE
+#undef VSET1
+#undef VMUL
+#undef VFMA
+#undef VADD
+#undef VMAX
+#undef VSUM
+#undef VTOP
+#undef VFMA1
+#undef VTRANSPOSE
