@@ -132,6 +132,16 @@ row("gelu_tanh_4m", function()
     end, {bytes = 2 * 4 * 4 * MILLION}
 end)
 
+-- An activation written by hand: a chain of pointwise ops, forward and backward.
+row("mish_by_hand_4m_fwd_bwd", function()
+    local a, g = pg.randn(4 * MILLION, {requires_grad = true}), pg.randn(4 * MILLION)
+    return function()
+        a.grad = nil
+        local y = a * a:exp():log1p():tanh()
+        y:backward(g)
+    end
+end)
+
 row("softmax_4096x1000", function()
     local a = pg.randn(4096, 1000)
     return function()

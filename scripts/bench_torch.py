@@ -122,6 +122,17 @@ def gelu_tanh_4m():
 
 
 @row
+def mish_by_hand_4m_fwd_bwd():
+    a, g = torch.randn(4 * MILLION, requires_grad=True), torch.randn(4 * MILLION)
+
+    def step():
+        a.grad = None
+        y = a * a.exp().log1p().tanh()
+        y.backward(g)
+    return step
+
+
+@row
 def softmax_4096x1000():
     a = torch.randn(4096, 1000)
     return lambda: F.softmax(a, -1)
