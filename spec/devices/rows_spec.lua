@@ -134,6 +134,17 @@ on_cuda("spec/devices/rows_spec.lua", function()
             end)
         end)
 
+        it("linear_cross_entropy", function()
+            each(function(dtype, rows, n)
+                local target = pg.randint(0, n, { rows })
+                target[0] = -100
+                local x, w = draw(dtype, rows, 3), draw(dtype, n, 3)
+                both(("%s of %d"):format(dtype, n), function(a, b)
+                    return F.linear_cross_entropy(a, b, target:to(a.device), { reduction = "none" })
+                end, { x, w }, true)
+            end)
+        end)
+
         it("sorted, and their best", function()
             for k, n in ipairs { 1, 2, 3, 31, 300, 2048, 2049, 4500, 9001 } do
                 for d, dtype in ipairs(ALL) do

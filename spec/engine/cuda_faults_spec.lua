@@ -59,6 +59,41 @@ describe("emulated CUDA devices", function()
         assert.equal(7, n, lost)
         assert.matches("\n3\n$", lost)
     end)
+
+    it("that refuse a launch do not leave a gradient where a second run would read logits", function()
+        local code = [[
+            local F = pg.nn.functional
+            local function grads(device, keep)
+                local x = pg.tensor({{1, 2}, {3, 4}}, {device = device, requires_grad = true})
+                local w = pg.tensor({{1, 0}, {0, 1}, {1, 1}}, {device = device, requires_grad = true})
+                local loss = F.linear_cross_entropy(x, w, pg.int64({0, 2}, {device = device}))
+                local function run() return {pg.autograd.grad(loss, {x, w}, {retain_graph = keep})} end
+                local ok, g = pcall(run)
+                if ok then return "no failure", g end
+                ok, g = pcall(run)
+                if ok then return "went on", g end
+                return g:match("a second time") or g
+            end
+            local _, wanted = grads("cpu")
+            for _, keep in ipairs {false, true} do
+                local done, how, got = pcall(grads, "cuda", keep)
+                print(done and how or "no loss")
+                for k, g in ipairs(got or {}) do assert((g:cpu() - wanted[k]):abs():max():item() < 1e-6, "wrong") end
+            end
+        ]]
+        local seen = {}
+        for launch = 1, 200 do
+            local output = run("PERIGEE_CUDA=emulated PERIGEE_CUDA_REFUSE=" .. launch, code)
+            local first, kept = output:match("^([^\n]*)\n([^\n]*)\n$")
+            assert.is_truthy(first, output)
+            seen[first], seen["kept: " .. kept] = true, true
+            if first == "no failure" and kept == "no failure" then break end
+        end
+        assert.same({
+            ["no loss"] = true, ["went on"] = true, ["a second time"] = true, ["no failure"] = true,
+            ["kept: no loss"] = true, ["kept: went on"] = true, ["kept: no failure"] = true,
+        }, seen)
+    end)
 end)
 
 describe("without CUDA", function()

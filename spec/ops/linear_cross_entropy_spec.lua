@@ -119,6 +119,11 @@ describe("linear_cross_entropy", function()
             end
             local joined = peak(F.linear_cross_entropy)
             assert.is_true(joined >= 1 and joined < 1.5, joined)
+            -- whose rows begin at multiples of 64 elements
+            local before = pg.memory_allocated(kind)
+            local loss = F.linear_cross_entropy(hidden, head, target)
+            assert.is_true(pg.memory_allocated(kind) - before >= n * 8256 * hidden:element_size())
+            loss:free()
             -- the measure sees a second one
             assert.is_true(peak(F.linear_cross_entropy, { retain_graph = true }) >= 2)
             assert.is_true(peak(apart) >= 2)
