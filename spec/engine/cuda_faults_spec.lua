@@ -66,8 +66,9 @@ describe("emulated CUDA devices", function()
             local function grads(device, keep)
                 local x = pg.tensor({{1, 2}, {3, 4}}, {device = device, requires_grad = true})
                 local w = pg.tensor({{1, 0}, {0, 1}, {1, 1}}, {device = device, requires_grad = true})
-                local loss = F.linear_cross_entropy(x, w, pg.int64({0, 2}, {device = device}))
-                local function run() return {pg.autograd.grad(loss, {x, w}, {retain_graph = keep})} end
+                local b = pg.tensor({1, 2, 0}, {device = device, requires_grad = true})
+                local loss = F.linear_cross_entropy(x, w, pg.int64({0, 2}, {device = device}), {linear_bias = b})
+                local function run() return {pg.autograd.grad(loss, {x, w, b}, {retain_graph = keep})} end
                 local ok, g = pcall(run)
                 if ok then return "no failure", g end
                 ok, g = pcall(run)
