@@ -491,9 +491,11 @@ static int copy_same_device(const pg_tensor *to, const pg_tensor *from) {
     return PG_RUN(pg_device_of(to), copy, to->impl->dtype, from->impl->dtype, &s);
 }
 
-/* Bytes between the host and a device. later: where the host's memory is pinned the copy may run after the return. */
+/* Bytes between two devices. later: where one is the host and its memory is pinned the copy may run after the return, as it does
+ * where neither is. */
 static int move_bytes(const pg_tensor *to, const pg_tensor *from, size_t bytes, bool later) {
     const pg_device *d = pg_device_of(to), *e = pg_device_of(from);
+    if (!d->host && !e->host) return pg_copy_between(d, pg_data(to), e, pg_data(from), bytes);
     if (e->host) {
         if (later && pg_is_pinned(from->impl->storage->from))
             return pg_copy_later_to(d, pg_data(to), from->impl->storage, pg_data(from), bytes);
@@ -505,15 +507,7 @@ static int move_bytes(const pg_tensor *to, const pg_tensor *from, size_t bytes, 
 }
 
 static int copy_across(const pg_tensor *to, const pg_tensor *from, bool later) {
-    const pg_device *d = pg_device_of(to), *e = pg_device_of(from);
-    if (!d->host && !e->host) {
-        pg_tensor host = PG_HANDLE;
-        int status = pg_new(&host, pg_device_cpu(), from->impl->dtype, from->impl->ndim, from->impl->shape);
-        if (status >= 0) status = copy_across(&host, from, false);
-        if (status >= 0) status = copy_across(to, &host, false);
-        pg_tensor_release(&host);
-        return status;
-    }
+    const pg_device *d = pg_device_of(to);
     /* conversion and reordering happen on the source's device, placement on the target's */
     pg_tensor packed = PG_HANDLE, landed = PG_HANDLE;
     int status = pg_dense_as(&packed, from, to->impl->dtype);

@@ -229,3 +229,27 @@ int pg_copy_later_from(const pg_device *d, pg_storage *host, void *to, const voi
     if (status < 0) return status;
     return pg_cuda_check(d, pg_cuda_api->copy(s->handle, to, memory, bytes, PG_CUDA_TO_HOST));
 }
+
+/* What comes on `after` waits for what is on `before` now. */
+static int order_streams(const pg_stream *before, const pg_stream *after)
+{
+    void *event;
+    const pg_device *d = &before->cuda->device;
+    int status = pg_cuda_check(d, pg_cuda_api->event_new(before->cuda->ordinal, false, &event));
+    if (status < 0) return status;
+    status = pg_cuda_check(d, pg_cuda_api->event_record(event, before->handle));
+    if (status >= 0) status = pg_cuda_check(d, pg_cuda_api->stream_wait(after->handle, event));
+    pg_cuda_api->event_free(event);
+    return status;
+}
+
+int pg_copy_between(const pg_device *d, void *to, const pg_device *e, const void *from, size_t bytes)
+{
+    pg_stream *source = pg_stream_here(e), *target = pg_stream_here(d);
+    if (source->graph || target->graph)
+        return pg_fail("a copy from %s to %s cannot be captured in a graph", e->name, d->name);
+    int status = order_streams(target, source);
+    if (status >= 0)
+        status = pg_cuda_check(e, pg_cuda_api->copy(source->handle, to, from, bytes, PG_CUDA_BETWEEN));
+    return status < 0 ? status : order_streams(source, target);
+}

@@ -29,5 +29,7 @@ int pg_copy_later_to(const pg_device *d, void *memory, struct pg_storage *host, 
                      size_t bytes);
 int pg_copy_later_from(const pg_device *d, struct pg_storage *host, void *to, const void *memory,
                        size_t bytes);
+/* From e's memory to d's, on e's current stream, after what was put on d's, and before what will be. */
+int pg_copy_between(const pg_device *d, void *to, const pg_device *e, const void *from, size_t bytes);
 
 #endif

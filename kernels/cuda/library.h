@@ -12,10 +12,10 @@
 #include "../kernels.h"
 
 /* Raised whenever this file changes; with the kernels' own hash it says whether engine and library belong together. */
-#define PG_CUDA_LIBRARY_HASH (PG_KERNELS_HASH ^ (UINT64_C(2) << 40))
+#define PG_CUDA_LIBRARY_HASH (PG_KERNELS_HASH ^ (UINT64_C(3) << 40))
 
 enum { PG_CUDA_OK = 0, PG_CUDA_FAILED = 1, PG_CUDA_MEMORY = 2, PG_CUDA_BUSY = 3 /* asked whether it is done: not yet */ };
-enum { PG_CUDA_TO_DEVICE, PG_CUDA_TO_HOST, PG_CUDA_WITHIN };
+enum { PG_CUDA_TO_DEVICE, PG_CUDA_TO_HOST, PG_CUDA_BETWEEN /* two devices */ };
 
 typedef struct pg_cuda_properties {
     char name[256];

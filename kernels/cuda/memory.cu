@@ -27,6 +27,6 @@ int pg_cuda_release_pinned(void *memory) { return PG_CUDA_TRY(cudaFreeHost(memor
 int pg_cuda_copy(void *stream, void *to, const void *from, size_t bytes, int kind) {
     if (bytes == 0) return PG_CUDA_OK;
     const cudaMemcpyKind way = kind == PG_CUDA_TO_DEVICE ? cudaMemcpyHostToDevice
-                               : kind == PG_CUDA_TO_HOST ? cudaMemcpyDeviceToHost : cudaMemcpyDeviceToDevice;
+                               : kind == PG_CUDA_TO_HOST ? cudaMemcpyDeviceToHost : cudaMemcpyDefault;
     return PG_CUDA_TRY(cudaMemcpyAsync(to, from, bytes, way, (cudaStream_t)stream));
 }

@@ -36,6 +36,50 @@ describe("emulated CUDA devices", function()
         }, "\n") .. "\n", (output:gsub("%(command line%):%d+: ", "")))
     end)
 
+    it("copy between each other in order, and the host waits for none of them", function()
+        local code = [[
+            local a = pg.arange(1000, {dtype = pg.float32, device = "cuda:0"})
+            local one = pg.zeros(1000, {device = "cuda:1"})
+            pg.cuda.synchronize("cuda:0") pg.cuda.synchronize("cuda:1")
+            local before = {pg.cuda.Event({device = 0}), pg.cuda.Event({device = 1})}
+            local sums = {}
+            for k = 1, 5 do
+                a:add_(1)                             -- on its way while it is copied
+                if k == 1 then before[1]:record() one:add_(1) before[2]:record(pg.cuda.current_stream("cuda:1")) end
+                local there = a:to("cuda:1")
+                a:add_(1)                             -- what was copied stays
+                local half = there:to("cuda:0", pg.float64)
+                there:mul_(0)
+                one:copy_(a:view(10, 100):t():reshape(1000))
+                sums[k] = half:sum() + one:to("cuda:0")[1]
+                there, half = nil, nil                -- their memory is taken again
+                collectgarbage()
+            end
+            print(before[1]:query(), before[2]:query())
+            for k = 1, 5 do io.write(sums[k]:item(), " ") end
+            local there                           -- its memory is taken again while its sum is still to be made
+            for k = 6, 8 do
+                there = (a + k):to("cuda:1")
+                sums[k] = there:sum()
+                there:free()
+            end
+            for k = 6, 8 do io.write((sums[k] - sums[6]):item(), " ") end
+            print(pg.zeros(2, 0, {device = "cuda:0"}):to("cuda:1").shape)
+            print(pcall(pg.cuda.graph(function(x) return x:to("cuda:1") end, {warmup = 0}), a))
+        ]]
+        -- the ramp's sum, and the second element of the transposed one, which was the hundredth
+        local expected = {}
+        for k = 1, 5 do expected[k] = ("%d"):format(499500 + 1000 * (2 * k - 1) + 100 + 2 * k) end
+        for k = 0, 2 do expected[#expected + 1] = ("%d"):format(1000 * k) end
+        for late = 1, 6 do
+            local output = run("PERIGEE_CUDA=emulated PERIGEE_CUDA_DEVICES=2 PERIGEE_CUDA_LATE=" .. late, code)
+            local reached, sums, rest = output:match("^(.-)\n(.- )(%S.*)$")
+            assert.equal("false\tfalse", reached)
+            assert.equal(table.concat(expected, " ") .. " ", output:match("\n([%d ]+)"), sums)
+            assert.matches("%(2, 0%)\nfalse\t.*a copy from cuda:0 to cuda:1 cannot be captured in a graph", rest)
+        end
+    end)
+
     it("that refuse a launch or are lost give an error each time; the process goes on", function()
         local code = [[
             local x = pg.ones(3, {device = "cuda"})
