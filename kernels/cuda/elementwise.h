@@ -243,15 +243,16 @@ static inline bool next_piece(const cuts *k, const pg_strided *s, piece *p) {
     return true;
 }
 
-/* op over all of s. */
+/* op over all of s; an input that s does not have is 0. */
 template <class Op> static int each(const pg_context *c, const pg_strided *s, const Op &op) {
     if (count_of(s->ndim, s->shape) == 0) return PG_KERNEL_OK;
+    const int inputs = smaller_of(Op::INPUTS, s->n - 1);
     const int item[4] = {(int)sizeof(typename Op::out_type), (int)sizeof(typename Op::a_type),
                          (int)sizeof(typename Op::b_type), (int)sizeof(typename Op::c_type)};
-    const cuts k = cuts_of(c, s, Op::INPUTS);
+    const cuts k = cuts_of(c, s, inputs);
     for (piece p = {}; next_piece(&k, s, &p);) {
-        const space t = space_of(s, Op::INPUTS, k.dim, p.size, p.offset, item);
-        if (takes_packs(t, Op::INPUTS, item, Op::VALUES))
+        const space t = space_of(s, inputs, k.dim, p.size, p.offset, item);
+        if (takes_packs(t, inputs, item, Op::VALUES))
             PG_LAUNCH((each_pack<Op>), blocks_for(t.count, EACH_BLOCK * Op::VALUES * Op::UNROLL), EACH_BLOCK,
                       0, c, t, op);
         else

@@ -103,10 +103,6 @@ template <class T> struct where_op : operands<3, T, bool, T, T> {
 
 /* ---- launching ---- */
 
-#define ROW(NAME, inputs, kinds) inputs,
-static const unsigned char arities[] = {PG_POINTWISE(ROW) PG_PREDICATES(ROW)};
-#undef ROW
-
 template <class T>
 static int run_float(const pg_context *c, int op, const pg_strided *s, double p0, double p1) {
     typedef compute_t<T> R;
@@ -190,37 +186,31 @@ static int bool_op(int op) {
     }
 }
 
-extern "C" int PG_K(pointwise)(const pg_context *c, int op, int dtype, const pg_strided *given,
-                               const double *p) {
+extern "C" int PG_K(pointwise)(const pg_context *c, int op, int dtype, const pg_strided *s, const double *p) {
     if ((unsigned)op >= PG_K_POINTWISE_COUNT || (unsigned)dtype > PG_K_FLOAT64) return PG_KERNEL_UNSUPPORTED;
-    if (op == PG_K_WHERE) return run_where(c, dtype, given);
-    pg_strided s = *given;
+    if (op == PG_K_WHERE) return run_where(c, dtype, s);
     /* the others bring p0 alone, or none */
     const bool two = op == PG_K_SOFTPLUS || op == PG_K_SOFTPLUS_BACKWARD;
     const double p0 = p ? p[0] : 0, p1 = p && two ? p[1] : 0;
-    if (op == PG_K_POW && dtype != PG_K_BOOL && !s.data[2]) op = cheaper_power(dtype, s.scalar[2]);
-    /* operands that the op does not have: constants */
-    for (int k = (op == CUBE ? 1 : arities[op]) + 1; k < 4; k++) {
-        s.data[k] = NULL;
-        s.scalar[k] = pg_value();
-    }
+    if (op == PG_K_POW && dtype != PG_K_BOOL && !s->data[2]) op = cheaper_power(dtype, s->scalar[2]);
     if (dtype == PG_K_BOOL) {
         op = bool_op(op);
         if (op < 0) return PG_KERNEL_UNSUPPORTED;
-        for (int k = 1; k < 4; k++) s.scalar[k].i = s.scalar[k].i != 0;
-        return run_integer<uint8_t>(c, op, &s, p0);
+        pg_strided flags = *s;
+        for (int k = 1; k < s->n; k++) flags.scalar[k].i = flags.scalar[k].i != 0;
+        return run_integer<uint8_t>(c, op, &flags, p0);
     }
     if (dtype < PG_K_FLOAT16 ? !integers_have(op) : op != CUBE && !floats_have(op))
         return PG_KERNEL_UNSUPPORTED;
     switch (dtype) {
-    case PG_K_UINT8: return run_integer<uint8_t>(c, op, &s, p0);
-    case PG_K_INT8: return run_integer<int8_t>(c, op, &s, p0);
-    case PG_K_INT16: return run_integer<int16_t>(c, op, &s, p0);
-    case PG_K_INT32: return run_integer<int32_t>(c, op, &s, p0);
-    case PG_K_INT64: return run_integer<int64_t>(c, op, &s, p0);
-    case PG_K_FLOAT16: return run_float<__half>(c, op, &s, p0, p1);
-    case PG_K_BFLOAT16: return run_float<__nv_bfloat16>(c, op, &s, p0, p1);
-    case PG_K_FLOAT32: return run_float<float>(c, op, &s, p0, p1);
-    default: return run_float<double>(c, op, &s, p0, p1);
+    case PG_K_UINT8: return run_integer<uint8_t>(c, op, s, p0);
+    case PG_K_INT8: return run_integer<int8_t>(c, op, s, p0);
+    case PG_K_INT16: return run_integer<int16_t>(c, op, s, p0);
+    case PG_K_INT32: return run_integer<int32_t>(c, op, s, p0);
+    case PG_K_INT64: return run_integer<int64_t>(c, op, s, p0);
+    case PG_K_FLOAT16: return run_float<__half>(c, op, s, p0, p1);
+    case PG_K_BFLOAT16: return run_float<__nv_bfloat16>(c, op, s, p0, p1);
+    case PG_K_FLOAT32: return run_float<float>(c, op, s, p0, p1);
+    default: return run_float<double>(c, op, s, p0, p1);
     }
 }
