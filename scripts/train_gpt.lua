@@ -193,12 +193,14 @@ end
 
 -- ---- one step, one evaluation ----
 
-local step_loss
+-- Of the last step, on the device: reading it waits for the device, which otherwise has the next steps queued.
+local step_loss = pg.zeros({}, { device = compute.device })
+local read_interval = compute.device == "cpu" and 1 or settings.log_interval
 
 local function micro_step()
     local x, y = get_batch("train")
     local loss = compute:forward(model.loss, model, x, y)
-    step_loss = step_loss + loss:item() / settings.gradient_accumulation_steps
+    step_loss:add_(loss:detach(), { alpha = 1 / settings.gradient_accumulation_steps })
     if settings.gradient_accumulation_steps > 1 then
         loss = loss / settings.gradient_accumulation_steps
     end
@@ -206,7 +208,7 @@ local function micro_step()
 end
 
 local function step()
-    step_loss = 0
+    step_loss:zero_()
     for _ = 1, settings.gradient_accumulation_steps do
         pg.scope(micro_step)
     end
@@ -281,15 +283,20 @@ while iter < settings.max_iters do
         scheduler:step()
     end
     iter = iter + 1
-    last_loss = step_loss
-    if last_loss ~= last_loss then
-        bar:close()
-        stop("the loss is NaN at step %d; a smaller --learning_rate or --grad_clip may help", iter)
+    if iter % read_interval == 0 or iter == settings.max_iters then
+        last_loss = step_loss:item()
+        if last_loss ~= last_loss then
+            bar:close()
+            stop("the loss is NaN at step %d; a smaller --learning_rate or --grad_clip may help", iter)
+        end
     end
     if iter % settings.log_interval == 0 then
         run:log(iter, { ["loss/train"] = last_loss, lr = lr })
     end
-    bar:set_postfix(val_loss and ("loss=%.3f, val=%.3f"):format(last_loss, val_loss) or ("loss=%.3f"):format(last_loss))
+    if last_loss then
+        bar:set_postfix(val_loss and ("loss=%.3f, val=%.3f"):format(last_loss, val_loss)
+            or ("loss=%.3f"):format(last_loss))
+    end
     bar:update(1)
     if iter % settings.eval_interval == 0 or iter == settings.max_iters then
         checkpointed_evaluation()

@@ -63,13 +63,16 @@ local function loss_of(x, y)
     return F.cross_entropy(model(x), y)
 end
 
+-- The epoch's losses, on the device, which need not be waited for at each step.
+local sum = pg.zeros({}, { device = compute.device })
+
 local function step(x, y)
     local loss = compute:forward(loss_of, x, y)
     optimizer:zero_grad()
     compute:backward(loss)
     compute:step(optimizer)
     scheduler:step()
-    return loss:item()
+    sum:add_(loss:detach())
 end
 
 -- The fraction of test images that are recognised.
@@ -84,12 +87,16 @@ end
 
 for epoch = 1, settings.epochs do
     local bar = train.progress(loader:len(), { desc = ("epoch %d"):format(epoch) })
-    local sum, n = 0, 0
+    local n = 0
+    sum:zero_()
     for x, y in loader:iter() do
-        sum, n = sum + pg.scope(step, x, y), n + 1
-        bar:set_postfix(("loss=%.4f"):format(sum / n))
+        pg.scope(step, x, y)
+        n = n + 1
+        if n % 20 == 0 then
+            bar:set_postfix(("loss=%.4f"):format(sum:item() / n))
+        end
         bar:update(1)
     end
     bar:close()
-    print(("epoch=%d loss=%.4f test_accuracy=%.2f%%"):format(epoch, sum / n, 100 * accuracy()))
+    print(("epoch=%d loss=%.4f test_accuracy=%.2f%%"):format(epoch, sum:item() / n, 100 * accuracy()))
 end

@@ -123,10 +123,9 @@ run_chain(const chain_space s, const program p) {
     const uint32_t i = PACKS ? (blockIdx.x * EACH_BLOCK + threadIdx.x) * V
                              : blockIdx.x * (EACH_BLOCK * V) + threadIdx.x;
     if (i >= s.count) return;
-    values<R, V> r0 = {}, r1 = {}, r2 = {}, r3 = {}, result = {};
+    values<R, V> r0 = {}, r1 = {}, r2 = {}, r3 = {}, result = {}, in[3] = {};
     for (int k = 0; k < p.steps; k++) {
         const auto &step = p.step[k];
-        values<R, V> in[3] = {};
 #pragma unroll
         for (int j = 0; j < 3; j++) {
             if (j >= step.inputs) break;
