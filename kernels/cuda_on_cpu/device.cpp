@@ -83,9 +83,8 @@ cudaError_t cudaGetDeviceCount(int *count) {
     *count = modes.devices;
     return outcome(modes.devices > 0 ? cudaSuccess : cudaErrorNoDevice);
 }
-cudaError_t cudaGetDevice(int *device) {
-    return *device = (int)(size_t)pthread_getspecific(device_key()), cudaSuccess;
-}
+int on_cpu::current_device(void) { return (int)(size_t)pthread_getspecific(device_key()); }
+cudaError_t cudaGetDevice(int *device) { return *device = current_device(), cudaSuccess; }
 cudaError_t cudaSetDevice(int device) {
     if (!is_device(device)) return outcome(cudaErrorInvalidDevice);
     pthread_setspecific(device_key(), (void *)(size_t)device);

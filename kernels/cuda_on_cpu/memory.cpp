@@ -18,9 +18,9 @@
 
 namespace on_cpu {
 
-struct allocation { size_t bytes; memory_kind kind; };
+struct allocation { size_t bytes; memory_kind kind; int device; };
 static std::map<uintptr_t, allocation> allocations;
-static size_t device_bytes;
+static std::map<int, size_t> used;      /* bytes of each device */
 static int open_depth;
 
 static size_t whole_pages(size_t bytes) {
@@ -45,8 +45,8 @@ static bool in_pages(memory_kind kind) { return modes.guard && kind == MEMORY_DE
 static cudaError_t allocate(void **result, size_t bytes, memory_kind kind) {
     *result = nullptr;
     if (bytes == 0) return cudaSuccess;
-    if (kind == MEMORY_DEVICE && (bytes > modes.memory || device_bytes > modes.memory - bytes))
-        return cudaErrorMemoryAllocation;
+    const int device = current_device();
+    if (kind == MEMORY_DEVICE && bytes > modes.memory - used[device]) return cudaErrorMemoryAllocation;
     void *p = nullptr;
     if (in_pages(kind)) {
         p = mmap(nullptr, whole_pages(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -56,8 +56,8 @@ static cudaError_t allocate(void **result, size_t bytes, memory_kind kind) {
     }
     if (modes.poison) memset(p, 0xff, bytes);
     if (in_pages(kind) && open_depth == 0) mprotect(p, whole_pages(bytes), PROT_NONE);
-    allocations[(uintptr_t)p] = {bytes, kind};
-    if (kind == MEMORY_DEVICE) device_bytes += bytes;
+    allocations[(uintptr_t)p] = {bytes, kind, device};
+    if (kind == MEMORY_DEVICE) used[device] += bytes;
     *result = p;
     return cudaSuccess;
 }
@@ -68,7 +68,7 @@ static cudaError_t release_memory(void *p, bool device) {
     if (a == allocations.end() || (a->second.kind == MEMORY_DEVICE) != device) return cudaErrorInvalidValue;
     const allocation was = a->second;
     allocations.erase(a);
-    if (device) device_bytes -= was.bytes;
+    if (device) used[was.device] -= was.bytes;
     if (in_pages(was.kind)) munmap(p, whole_pages(was.bytes));
     else free(p);
     return cudaSuccess;
@@ -155,7 +155,7 @@ using namespace on_cpu;
 
 cudaError_t cudaMemGetInfo(size_t *unused, size_t *total) {
     const device_lock lock(device_mutex);
-    *unused = modes.memory - device_bytes;
+    *unused = modes.memory - used[current_device()];
     *total = modes.memory;
     return cudaSuccess;
 }

@@ -1,5 +1,5 @@
-/* cuda_bf16.h: the upper half of a float as a type of its own, and a pair of them, with the few conversions that the kernels are
- * allowed. Rounded to nearest even; a NaN becomes 0x7fff as on the hardware. */
+/* cuda_bf16.h: the upper half of a float as a type of its own, and a pair of them, with the few conversions
+ * that the kernels are allowed. Rounded to nearest even; a NaN becomes 0x7fff as on the hardware. */
 #ifndef PG_ON_CPU_CUDA_BF16_H
 #define PG_ON_CPU_CUDA_BF16_H
 
@@ -32,7 +32,9 @@ static inline __nv_bfloat162 __floats2bfloat162_rn(float x, float y) {
     return {__float2bfloat16_rn(x), __float2bfloat16_rn(y)};
 }
 static inline __nv_bfloat162 __float22bfloat162_rn(float2 x) { return __floats2bfloat162_rn(x.x, x.y); }
-static inline float2 __bfloat1622float2(__nv_bfloat162 x) { return {__bfloat162float(x.x), __bfloat162float(x.y)}; }
+static inline float2 __bfloat1622float2(__nv_bfloat162 x) {
+    return {__bfloat162float(x.x), __bfloat162float(x.y)};
+}
 static inline __nv_bfloat16 __low2bfloat16(__nv_bfloat162 x) { return x.x; }
 static inline __nv_bfloat16 __high2bfloat16(__nv_bfloat162 x) { return x.y; }
 

@@ -1,6 +1,6 @@
-/* cuda_fp16.h: IEEE's 16-bit float and a pair of them, with the few conversions that the kernels are allowed (no arithmetic, no
- * implicit conversion: what computes with them by accident does not compile). Rounded to nearest even; a NaN becomes 0x7fff as on
- * the hardware. */
+/* cuda_fp16.h: IEEE's 16-bit float and a pair of them, with the few conversions that the kernels are allowed
+ * (no arithmetic, no implicit conversion: what computes with them by accident does not compile). Rounded to
+ * nearest even; a NaN becomes 0x7fff as on the hardware. */
 #ifndef PG_ON_CPU_CUDA_FP16_H
 #define PG_ON_CPU_CUDA_FP16_H
 
@@ -32,9 +32,11 @@ static inline __half __float2half_rn(float x) {
     unsigned half;
     if (rest > 0x7f800000u) {
         return __ushort_as_half(0x7fff);
-    } else if (rest >= 0x47800000u) {            /* 2^16 and beyond: infinity; between 65504 and 2^16 rounding decides below */
+    } else if (rest >= 0x47800000u) {
+        /* 2^16 and beyond: infinity; between 65504 and 2^16 the last case's rounding decides. */
         half = 0x7c00u;
-    } else if (rest < 0x38800000u) {             /* below 2^-14: adding 1/2 leaves units of 2^-24, the subnormal's, rounded */
+    } else if (rest < 0x38800000u) {
+        /* Below 2^-14: adding 1/2 leaves units of 2^-24, the subnormals', rounded. */
         half = __float_as_uint(__uint_as_float(rest) + 0.5f) - 0x3f000000u;
     } else {
         half = (rest - 0x38000000u + 0xfffu + (rest >> 13 & 1u)) >> 13;

@@ -1,7 +1,9 @@
-/* cuda_runtime.h: CUDA's language and runtime for g++: the part of them that this project's kernels and its device library use.
+/* cuda_runtime.h: CUDA's language and runtime for g++: the part of them that this project's kernels and its
+ * device library use.
  *
- * The kernels' files include <cuda_runtime.h>, <cuda_fp16.h> and <cuda_bf16.h>; here these names find the emulator's own headers.
- * Names, sizes, alignments and values are those of NVIDIA's toolkit, and a spec compares the two where the toolkit is installed.
+ * The kernels' files include <cuda_runtime.h>, <cuda_fp16.h> and <cuda_bf16.h>; here these names find the
+ * emulator's own headers. Names, sizes, alignments and values are those of NVIDIA's toolkit, and a spec
+ * compares the two where the toolkit is installed.
  */
 #ifndef PG_ON_CPU_CUDA_RUNTIME_H
 #define PG_ON_CPU_CUDA_RUNTIME_H

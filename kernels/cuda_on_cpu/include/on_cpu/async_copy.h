@@ -1,7 +1,9 @@
-/* async_copy.h: copies from global to shared memory that a thread starts and waits for later (cp.async, compute capability 8.0).
+/* async_copy.h: copies from global to shared memory that a thread starts and waits for later (cp.async,
+ * compute capability 8.0).
  *
- * Nothing lands before the wait that asks for it, so a forgotten wait reads what was there before (NaN where shared memory is
- * poisoned), and a source that changes too early is seen changed. A thread that ends with copies under way fails the launch.
+ * Nothing lands before the wait that asks for it, so a forgotten wait reads what was there before (NaN where
+ * shared memory is poisoned), and a source that changes too early is seen changed. A thread that ends with
+ * copies under way fails the launch.
  */
 #ifndef PG_ON_CPU_ASYNC_COPY_H
 #define PG_ON_CPU_ASYNC_COPY_H
@@ -20,11 +22,12 @@ struct async_copy {
 void async_copy_start(void *to, const void *from, int bytes, int taken, const char *file, int line);
 /* What was started since the last commit becomes a group. */
 void async_copy_commit(void);
-/* Gives the oldest copy under way of the calling thread, all groups but the last `keep` considered; false where there is none. */
+/* Gives the oldest copy under way of the calling thread, all groups but the last `keep` considered; false
+ * where there is none. */
 bool async_copy_next(int keep, async_copy *copy);
 
-/* Waits until at most `keep` groups are under way. The bytes move here, as the thread's own reads and writes, so that the
- * sanitizers see them. */
+/* Waits until at most `keep` groups are under way. The bytes move here, as the thread's own reads and writes,
+ * so that the sanitizers see them. */
 static inline void async_copy_wait(int keep) {
     async_copy copy;
     while (async_copy_next(keep, &copy)) {

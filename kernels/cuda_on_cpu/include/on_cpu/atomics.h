@@ -1,5 +1,5 @@
-/* atomics.h: CUDA's atomics. Only one CUDA thread runs at a time, so a read and a write are one step by themselves; the thread
- * sanitizer must be shown an atomic access, though. All of them give the old value. */
+/* atomics.h: CUDA's atomics. Only one CUDA thread runs at a time, so a read and a write are one step by
+ * themselves; the thread sanitizer must be shown an atomic access, though. All of them give the old value. */
 #ifndef PG_ON_CPU_ATOMICS_H
 #define PG_ON_CPU_ATOMICS_H
 
@@ -26,10 +26,14 @@ template <class T, class Next> inline T change(T *p, Next next) {
 }   // namespace on_cpu
 
 /* The overloads that CUDA has, and no others: what compiles here must compile there. */
-#define PG_ATOMIC(name, type, expression) \
-    static inline type name(type *p, type value) { return on_cpu::change(p, [=](type old) -> type { return expression; }); }
+#define PG_ATOMIC(name, type, expression)                                                   \
+    static inline type name(type *p, type value) {                                          \
+        return on_cpu::change(p, [=](type old) -> type { return expression; });             \
+    }
 #define PG_ATOMIC_INTEGERS(name, expression) \
-    PG_ATOMIC(name, int, expression) PG_ATOMIC(name, unsigned, expression) PG_ATOMIC(name, unsigned long long, expression)
+    PG_ATOMIC(name, int, expression)         \
+    PG_ATOMIC(name, unsigned, expression)    \
+    PG_ATOMIC(name, unsigned long long, expression)
 PG_ATOMIC_INTEGERS(atomicAdd, old + value)
 PG_ATOMIC(atomicAdd, float, old + value)
 PG_ATOMIC(atomicAdd, double, old + value)

@@ -35,7 +35,8 @@ void run_grid(const launch_shape &shape, void (*call)(void *arguments), void *ar
 /* The stream runs it, now or later, or its capture records it. */
 cudaError_t submit(cudaStream_t stream, work &work);
 
-/* A host function of no arguments as work that may touch device memory: what a library's stand-in does on a stream. */
+/* A host function of no arguments as work that may touch device memory: what a library's stand-in does on a
+ * stream. */
 template <class Function> struct function_work final : work {
     Function function;
     explicit function_work(Function f) : function(f) {}
@@ -66,12 +67,13 @@ template <class Call, class... Parameters> struct kernel_launch final : work {
 };
 
 template <class Call, class... Parameters, class... Arguments>
-inline void launch(void (*kernel)(Parameters...), Call call, const char *name, const char *file, int line, dim3 grid, dim3 block,
-                   size_t shared_bytes, cudaStream_t stream, Arguments &&...arguments) {
+inline void launch(void (*kernel)(Parameters...), Call call, const char *name, const char *file, int line,
+                   dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
+                   Arguments &&...arguments) {
     static_assert((sizeof(Parameters) + ... + 0) <= 4096, "a kernel's parameters are limited to 4 KiB");
-    static_assert(sizeof...(Parameters) == sizeof...(Arguments), "a launch with too few or too many arguments");
-    kernel_launch<Call, Parameters...> work({(const void *)kernel, name, file, line, grid, block, shared_bytes}, call,
-                                            std::forward<Arguments>(arguments)...);
+    static_assert(sizeof...(Parameters) == sizeof...(Arguments), "a launch with too few or many arguments");
+    const launch_shape shape = {(const void *)kernel, name, file, line, grid, block, shared_bytes};
+    kernel_launch<Call, Parameters...> work(shape, call, std::forward<Arguments>(arguments)...);
     submit_launch(work.shape, stream, work);
 }
 

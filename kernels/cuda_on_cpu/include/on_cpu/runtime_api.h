@@ -1,7 +1,9 @@
-/* runtime_api.h: the CUDA runtime's functions that the device library calls, with NVIDIA's names, values and meaning.
+/* runtime_api.h: the CUDA runtime's functions that the device library calls, with NVIDIA's names, values and
+ * meaning.
  *
- * One device. A call's error is also kept for the calling thread until cudaGetLastError; a kernel that misbehaved is
- * cudaErrorLaunchFailure, whose cudaGetErrorString then tells what it did. Unlike on a GPU the device can be used afterwards.
+ * PERIGEE_CUDA_DEVICES devices, one without it. A call's error is also kept for the calling thread until
+ * cudaGetLastError; a kernel that misbehaved is cudaErrorLaunchFailure, whose cudaGetErrorString then tells
+ * what it did. Unlike on a GPU the device can be used afterwards.
  */
 #ifndef PG_ON_CPU_RUNTIME_API_H
 #define PG_ON_CPU_RUNTIME_API_H
@@ -130,7 +132,8 @@ cudaError_t cudaHostGetDevicePointer(void **device, void *host, unsigned flags);
 cudaError_t cudaFreeHost(void *p);
 cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind);
 cudaError_t cudaMemset(void *to, int value, size_t bytes);
-cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind, cudaStream_t stream);
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind,
+                            cudaStream_t stream);
 cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stream);
 
 cudaError_t cudaStreamCreate(cudaStream_t *stream);
@@ -164,11 +167,16 @@ cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute attr
 
 }
 template <class... Parameters>
-static inline cudaError_t cudaFuncSetAttribute(void (*kernel)(Parameters...), enum cudaFuncAttribute attribute, int value) {
+static inline cudaError_t cudaFuncSetAttribute(void (*kernel)(Parameters...),
+                                               enum cudaFuncAttribute attribute, int value) {
     return cudaFuncSetAttribute((const void *)kernel, attribute, value);
 }
-template <class T> static inline cudaError_t cudaMalloc(T **p, size_t bytes) { return cudaMalloc((void **)p, bytes); }
-template <class T> static inline cudaError_t cudaMallocHost(T **p, size_t bytes) { return cudaMallocHost((void **)p, bytes); }
+template <class T> static inline cudaError_t cudaMalloc(T **p, size_t bytes) {
+    return cudaMalloc((void **)p, bytes);
+}
+template <class T> static inline cudaError_t cudaMallocHost(T **p, size_t bytes) {
+    return cudaMallocHost((void **)p, bytes);
+}
 template <class T> static inline cudaError_t cudaHostAlloc(T **p, size_t bytes, unsigned flags) {
     return cudaHostAlloc((void **)p, bytes, flags);
 }

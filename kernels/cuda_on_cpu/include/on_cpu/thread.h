@@ -1,7 +1,7 @@
 /* thread.h: what a CUDA thread sees of itself and of its block: indices, dimensions, barriers, shared memory.
  *
- * Blocks run one after another. The threads of a block are fibers of one OS thread: exactly one of them runs, `current`, until it
- * blocks in a barrier, a warp's collective, or ends. The block that runs is `grid`.
+ * Blocks run one after another. The threads of a block are fibers of one OS thread: exactly one of them runs,
+ * `current`, until it blocks in a barrier, a warp's collective, or ends. The block that runs is `grid`.
  */
 #ifndef PG_ON_CPU_THREAD_H
 #define PG_ON_CPU_THREAD_H
@@ -25,12 +25,14 @@ extern grid_state grid;
 
 enum barrier_result { BARRIER_PLAIN, BARRIER_OR, BARRIER_AND, BARRIER_COUNT };
 
-/* Waits until `threads` threads of the block (0: all of it) have come to barrier `id`, 0 to 15; gives what `result` asks of all
- * their `vote`s. 0 is __syncthreads' own. */
+/* Waits until `threads` threads of the block (0: all of it) have come to barrier `id`, 0 to 15; gives what
+ * `result` asks of all their `vote`s. 0 is __syncthreads' own. */
 int barrier(int id, unsigned threads, int vote, barrier_result result, const char *file, int line);
 
-/* Ends the launch with cudaErrorLaunchFailure; the message, written as by printf, gets kernel, block, thread, file and line. */
-[[noreturn]] void fail(const char *file, int line, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* Ends the launch with cudaErrorLaunchFailure; the message, written as by printf, gets kernel, block, thread,
+ * file and line. */
+[[noreturn]] void fail(const char *file, int line, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 }   // namespace on_cpu
 #pragma GCC visibility pop
@@ -38,9 +40,9 @@ int barrier(int id, unsigned threads, int vote, barrier_result result, const cha
 /* The caller's place, as the last two parameters of what stands in a kernel. */
 #define PG_PLACE const char *file = __builtin_FILE(), int line = __builtin_LINE()
 
-/* One block at a time, so a variable of the block is a static one. A thread_local's place in memory is known for the whole library
- * (shared.cpp poisons it), whereas g++ forgets the section attribute of a template's; under the address sanitizer it is an ordinary
- * static, which gets red zones. */
+/* One block at a time, so a variable of the block is a static one. A thread_local's place in memory is known
+ * for the whole library (shared.cpp poisons it), whereas g++ forgets the section attribute of a template's;
+ * under the address sanitizer it is an ordinary static, which gets red zones. */
 #if defined(__SANITIZE_ADDRESS__)
 #define __shared__ static
 #else
@@ -54,8 +56,12 @@ int barrier(int id, unsigned threads, int vote, barrier_result result, const cha
 static constexpr int warpSize = 32;
 
 static inline void __syncthreads(PG_PLACE) { on_cpu::barrier(0, 0, 0, on_cpu::BARRIER_PLAIN, file, line); }
-static inline int __syncthreads_or(int vote, PG_PLACE) { return on_cpu::barrier(0, 0, vote, on_cpu::BARRIER_OR, file, line); }
-static inline int __syncthreads_and(int vote, PG_PLACE) { return on_cpu::barrier(0, 0, vote, on_cpu::BARRIER_AND, file, line); }
+static inline int __syncthreads_or(int vote, PG_PLACE) {
+    return on_cpu::barrier(0, 0, vote, on_cpu::BARRIER_OR, file, line);
+}
+static inline int __syncthreads_and(int vote, PG_PLACE) {
+    return on_cpu::barrier(0, 0, vote, on_cpu::BARRIER_AND, file, line);
+}
 static inline int __syncthreads_count(int vote, PG_PLACE) {
     return on_cpu::barrier(0, 0, vote, on_cpu::BARRIER_COUNT, file, line);
 }

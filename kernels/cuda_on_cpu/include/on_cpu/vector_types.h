@@ -1,16 +1,17 @@
-/* vector_types.h: CUDA's short vectors and dim3, with NVIDIA's sizes and alignments: two and four components are aligned as a whole,
- * at most to 16 bytes, so that one load takes them; one and three components as their type is. */
+/* vector_types.h: CUDA's short vectors and dim3, with NVIDIA's sizes and alignments: two and four components
+ * are aligned as a whole, at most to 16 bytes, so that one load takes them; one and three components as their
+ * type is. */
 #ifndef PG_ON_CPU_VECTOR_TYPES_H
 #define PG_ON_CPU_VECTOR_TYPES_H
 
-#define PG_VECTORS(type, name, align2, align4)                                                                  \
-    struct name##1 { type x; };                                                                                 \
-    struct __attribute__((aligned(align2))) name##2 { type x, y; };                                             \
-    struct name##3 { type x, y, z; };                                                                           \
-    struct __attribute__((aligned(align4))) name##4 { type x, y, z, w; };                                       \
-    static inline name##1 make_##name##1(type x) { return {x}; }                                                \
-    static inline name##2 make_##name##2(type x, type y) { return {x, y}; }                                     \
-    static inline name##3 make_##name##3(type x, type y, type z) { return {x, y, z}; }                          \
+#define PG_VECTORS(type, name, align2, align4)                                                    \
+    struct name##1 { type x; };                                                                   \
+    struct __attribute__((aligned(align2))) name##2 { type x, y; };                               \
+    struct name##3 { type x, y, z; };                                                             \
+    struct __attribute__((aligned(align4))) name##4 { type x, y, z, w; };                         \
+    static inline name##1 make_##name##1(type x) { return {x}; }                                  \
+    static inline name##2 make_##name##2(type x, type y) { return {x, y}; }                       \
+    static inline name##3 make_##name##3(type x, type y, type z) { return {x, y, z}; }            \
     static inline name##4 make_##name##4(type x, type y, type z, type w) { return {x, y, z, w}; }
 
 PG_VECTORS(signed char, char, 2, 4)

@@ -1,10 +1,12 @@
-/* warp.h: what the 32 lanes of a warp do together: shuffles, votes, reductions, __syncwarp, and the ground for more.
+/* warp.h: what the 32 lanes of a warp do together: shuffles, votes, reductions, __syncwarp, and the ground
+ * for more.
  *
- * A collective: each lane named in the mask gives pointers to variables of its own and waits; the last one to come performs the
- * operation for all, through these pointers. An operation of one's own (a tensor core's product, ldmatrix) is a function like
- * shuffle_lanes below and a static warp_operation that names it. perform is compiled without the sanitizers' checks
- * (PG_UNCHECKED), since it touches other lanes' variables; memory that the hardware would read or write for the lane is announced
- * by the lane itself before it calls collective (reads, writes: sanitizers.h).
+ * A collective: each lane named in the mask gives pointers to variables of its own and waits; the last one to
+ * come performs the operation for all, through these pointers. An operation of one's own (a tensor core's
+ * product, ldmatrix) is a function like shuffle_lanes below and a static warp_operation that names it.
+ * perform is compiled without the sanitizers' checks (PG_UNCHECKED), since it touches other lanes' variables;
+ * memory that the hardware would read or write for the lane is announced by the lane itself before it calls
+ * collective (reads, writes: sanitizers.h).
  */
 #ifndef PG_ON_CPU_WARP_H
 #define PG_ON_CPU_WARP_H
@@ -32,9 +34,11 @@ struct warp_operation {
     bool orders_memory;            /* what a lane wrote before, the others see afterwards: __syncwarp alone */
 };
 
-/* Lanes of one warp that come with the same mask must come with the same operation and from the same line; a lane that is not in its
- * own mask, or one of the mask that never comes, ends the launch. Lanes that the block does not have are taken out of the mask. */
-void collective(const warp_operation &operation, unsigned mask, const lane_call &mine, const char *file, int line);
+/* Lanes of one warp that come with the same mask must come with the same operation and from the same line; a
+ * lane that is not in its own mask, or one of the mask that never comes, ends the launch. Lanes that the
+ * block does not have are taken out of the mask. */
+void collective(const warp_operation &operation, unsigned mask, const lane_call &mine, const char *file,
+                int line);
 
 static inline int lane_id() { return (int)(current->linear % 32); }
 
@@ -44,8 +48,8 @@ template <class T> PG_UNCHECKED void shuffle_lanes(const warp_call &call) {
     for (unsigned rest = call.mask; rest; rest &= rest - 1) {
         const lane_call &to = *call.lanes[__builtin_ctz(rest)];
         if (!(call.mask >> to.argument & 1)) {
-            fail(call.file, call.line, "lane %d shuffles from lane %d, which its mask %08x leaves out", __builtin_ctz(rest),
-                 to.argument, call.mask);
+            fail(call.file, call.line, "lane %d shuffles from lane %d, which its mask %08x leaves out",
+                 __builtin_ctz(rest), to.argument, call.mask);
         }
         *(T *)to.out = *(const T *)call.lanes[to.argument]->in;
     }
@@ -53,7 +57,8 @@ template <class T> PG_UNCHECKED void shuffle_lanes(const warp_call &call) {
 template <class T> inline constexpr warp_operation shuffle_operation = {"a shuffle", shuffle_lanes<T>, false};
 
 /* source outside the segment of `width` lanes: the lane's own value. */
-template <class T> inline T shuffle(unsigned mask, T value, int source, int width, const char *file, int line) {
+template <class T>
+inline T shuffle(unsigned mask, T value, int source, int width, const char *file, int line) {
     const int lane = lane_id();
     if (source < 0 || source / width != lane / width) source = lane;
     T result;
@@ -63,7 +68,8 @@ template <class T> inline T shuffle(unsigned mask, T value, int source, int widt
 
 /* ---- votes and reductions ---- */
 
-template <class T, class Combine> PG_UNCHECKED inline void combine_lanes(const warp_call &call, Combine combine) {
+template <class T, class Combine>
+PG_UNCHECKED inline void combine_lanes(const warp_call &call, Combine combine) {
     unsigned rest = call.mask;
     T all = *(const T *)call.lanes[__builtin_ctz(rest)]->in;
     while (rest &= rest - 1) all = combine(all, *(const T *)call.lanes[__builtin_ctz(rest)]->in);
@@ -99,20 +105,26 @@ inline constexpr warp_operation syncwarp_operation = {"__syncwarp", nothing_to_d
 static inline void __syncwarp(unsigned mask = ~0u, PG_PLACE) {
     on_cpu::collective(on_cpu::syncwarp_operation, mask, {nullptr, nullptr, 0}, file, line);
 }
-template <class T> static inline T __shfl_sync(unsigned mask, T value, int source, int width = 32, PG_PLACE) {
-    return on_cpu::shuffle(mask, value, (on_cpu::lane_id() & ~(width - 1)) | (source & (width - 1)), width, file, line);
+template <class T>
+static inline T __shfl_sync(unsigned mask, T value, int source, int width = 32, PG_PLACE) {
+    const int lane = (on_cpu::lane_id() & ~(width - 1)) | (source & (width - 1));
+    return on_cpu::shuffle(mask, value, lane, width, file, line);
 }
-template <class T> static inline T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32, PG_PLACE) {
+template <class T>
+static inline T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32, PG_PLACE) {
     return on_cpu::shuffle(mask, value, on_cpu::lane_id() - (int)delta, width, file, line);
 }
-template <class T> static inline T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32, PG_PLACE) {
+template <class T>
+static inline T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32, PG_PLACE) {
     return on_cpu::shuffle(mask, value, on_cpu::lane_id() + (int)delta, width, file, line);
 }
-template <class T> static inline T __shfl_xor_sync(unsigned mask, T value, int bits, int width = 32, PG_PLACE) {
+template <class T>
+static inline T __shfl_xor_sync(unsigned mask, T value, int bits, int width = 32, PG_PLACE) {
     return on_cpu::shuffle(mask, value, on_cpu::lane_id() ^ bits, width, file, line);
 }
 static inline unsigned __ballot_sync(unsigned mask, int vote, PG_PLACE) {
-    return on_cpu::reduce<on_cpu::reduce_ballot<unsigned>>(mask, vote ? 1u << on_cpu::lane_id() : 0u, file, line);
+    const unsigned mine = vote ? 1u << on_cpu::lane_id() : 0u;
+    return on_cpu::reduce<on_cpu::reduce_ballot<unsigned>>(mask, mine, file, line);
 }
 static inline int __any_sync(unsigned mask, int vote, PG_PLACE) {
     return on_cpu::reduce<on_cpu::reduce_or<int>>(mask, (int)(vote != 0), file, line);
