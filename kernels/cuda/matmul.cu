@@ -22,6 +22,14 @@
 
 #ifdef __CUDACC__
 #include <dlfcn.h>
+static void *open_file(const char *file) { return dlopen(file, RTLD_NOW | RTLD_LOCAL); }
+static const char *open_error(void) { return dlerror(); }
+static void *function_of(void *library, const char *name) { return dlsym(library, name); }
+#else
+#include "on_cpu/libraries.h"
+static void *open_file(const char *file) { return on_cpu::library_open(file); }
+static const char *open_error(void) { return on_cpu::library_error(); }
+static void *function_of(void *library, const char *name) { return on_cpu::library_function(library, name); }
 #endif
 
 /* ---- the library ---- */
@@ -57,31 +65,28 @@ static int failed(const library *lt, const char *what, cublasStatus_t status, co
 static const library *open_library(void) {
     static library lt;
     static bool there;
-    static char why[400];
+    static char why[500];
     static std::once_flag once;
     std::call_once(once, [] {
-#ifdef __CUDACC__
-        static const char *const names[] = {"libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so"};
+        static const char *const files[] = {"libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so"};
         void *handle = NULL;
-        int n = snprintf(why, sizeof why, "cuBLASLt cannot be opened; tried");
-        for (const char *name : names) {
-            if ((handle = dlopen(name, RTLD_NOW | RTLD_LOCAL))) break;
-            n += snprintf(why + n, sizeof why - (size_t)n, "%s %s", name == names[0] ? "" : ",", name);
-        }
+        for (const char *file : files)
+            if ((handle = open_file(file))) break;
         if (!handle) {
-            const char *last = dlerror();
-            snprintf(why + n, sizeof why - (size_t)n, ": %.200s", last ? last : "not found");
+            const char *last = open_error();
+            snprintf(why, sizeof why,
+                     "matrix products need cuBLASLt, and none of %s, %s and %s can be opened (%.200s): "
+                     "install cuBLAS of the CUDA toolkit, 12 or 13, or put its folder into LD_LIBRARY_PATH",
+                     files[0], files[1], files[2], last ? last : "no reason given");
             return;
         }
-#define X(name)                                                                    \
-    lt.name = (decltype(lt.name))dlsym(handle, "cublasLt" #name);                  \
-    if (!lt.name) {                                                                \
-        snprintf(why, sizeof why, "cuBLASLt was opened but lacks cublasLt" #name); \
-        return;                                                                    \
+#define X(name)                                                                                 \
+    lt.name = (decltype(lt.name))function_of(handle, "cublasLt" #name);                         \
+    if (!lt.name) {                                                                             \
+        snprintf(why, sizeof why,                                                               \
+                 "matrix products need cuBLASLt 12 or 13: the one found lacks cublasLt" #name); \
+        return;                                                                                 \
     }
-#else
-#define X(name) lt.name = cublasLt##name;
-#endif
         CUBLASLT(X)
 #undef X
         there = true;
@@ -184,8 +189,9 @@ static cublasStatus_t make(const library *lt, cublasLtHandle_t handle, plan *p, 
                                             : k->tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32
                                                       : CUBLAS_COMPUTE_32F,
                                             wide ? CUDA_R_64F : CUDA_R_32F);
-#define SET(attribute, value) \
-    if (s == CUBLAS_STATUS_SUCCESS) s = lt->MatmulDescSetAttribute(p->desc, attribute, &(value), sizeof(value))
+#define SET(attribute, value)        \
+    if (s == CUBLAS_STATUS_SUCCESS)  \
+        s = lt->MatmulDescSetAttribute(p->desc, attribute, &(value), sizeof(value))
     SET(CUBLASLT_MATMUL_DESC_TRANSA, op_a);
     SET(CUBLASLT_MATMUL_DESC_TRANSB, op_b);
     SET(CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue);
@@ -267,7 +273,8 @@ template <class C> static __device__ __forceinline__ C activated(int activation,
     return x;
 }
 
-/* c = act(c + bias) and aux = c + bias, or, where k is 0, with beta * c for c. N elements a thread at once. */
+/* c = act(c + bias) and aux = c + bias, or, where k is 0, with beta * c for c. N elements a thread at
+ * once. */
 template <class T, int N> static __global__ void finish(T *c, T *aux, const T *bias, int64_t m, int64_t n,
                                                         int64_t ldc, int64_t c_batch, int64_t packs,
                                                         bool empty, double beta, int activation) {

@@ -12,10 +12,14 @@
 #include <cuda_on_cpu.h>
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <new>
 #include <vector>
+
+#include "modes.h"
+#include "on_cpu/libraries.h"
 
 namespace {
 
@@ -418,4 +422,34 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
     };
     return on_cpu::enqueue(stream, work) == cudaSuccess ? CUBLAS_STATUS_SUCCESS
                                                         : CUBLAS_STATUS_EXECUTION_FAILED;
+}
+
+/* ---- opened by name ---- */
+
+static char open_error[300];
+
+void *on_cpu::library_open(const char *file) {
+    const bool known = strncmp(file, "libcublasLt.so", 14) == 0;
+    if (known && strcmp(modes.without, "cublasLt") != 0) return &the_handle;
+    snprintf(open_error, sizeof open_error,
+             "%.200s: cannot open shared object file: No such file or directory", file);
+    return nullptr;
+}
+
+const char *on_cpu::library_error(void) { return open_error; }
+
+void *on_cpu::library_function(void *library, const char *name) {
+    static const struct { const char *name; void *function; } functions[] = {
+#define F(name) {#name, (void *)&name},
+        F(cublasLtCreate) F(cublasLtGetStatusName)
+        F(cublasLtMatmulDescCreate) F(cublasLtMatmulDescDestroy) F(cublasLtMatmulDescSetAttribute)
+        F(cublasLtMatrixLayoutCreate) F(cublasLtMatrixLayoutDestroy) F(cublasLtMatrixLayoutSetAttribute)
+        F(cublasLtMatmulPreferenceCreate) F(cublasLtMatmulPreferenceDestroy)
+        F(cublasLtMatmulPreferenceSetAttribute) F(cublasLtMatmulAlgoGetHeuristic) F(cublasLtMatmul)
+#undef F
+    };
+    if (library != &the_handle || strcmp(modes.without, name) == 0) return nullptr;
+    for (const auto &f : functions)
+        if (strcmp(f.name, name) == 0) return f.function;
+    return nullptr;
 }

@@ -43,6 +43,7 @@ static modes_state read_modes(void) {
     m.devices = asked("PERIGEE_CUDA_DEVICES") ? atoi(getenv("PERIGEE_CUDA_DEVICES")) : 1;
     if (asked("PERIGEE_CUDA_REFUSE")) m.refuse = strtoull(getenv("PERIGEE_CUDA_REFUSE"), nullptr, 10);
     if (asked("PERIGEE_CUDA_LOSE")) m.lose = strtoull(getenv("PERIGEE_CUDA_LOSE"), nullptr, 10);
+    m.without = asked("PERIGEE_CUDA_WITHOUT") ? getenv("PERIGEE_CUDA_WITHOUT") : "";
     if (m.memory == 0) m.memory = (size_t)sysconf(_SC_PHYS_PAGES) / 2 * (size_t)sysconf(_SC_PAGESIZE);
     return m;
 }

@@ -16,6 +16,8 @@ struct modes_state {
     int devices;         /* how many there are: PERIGEE_CUDA_DEVICES */
     unsigned long long refuse, lose; /* the launch that is refused, or with which the device is lost, counted
                                         from 1; 0: none: PERIGEE_CUDA_REFUSE, PERIGEE_CUDA_LOSE */
+    const char *without;  /* "cublasLt": it is not installed; one of its functions: it lacks that;
+                             "": all is there: PERIGEE_CUDA_WITHOUT */
 };
 extern const modes_state modes;
 
