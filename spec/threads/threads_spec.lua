@@ -26,15 +26,20 @@ describe("the bits of every op, of its gradients and of a training run", functio
 end)
 
 describe("threads that use the engine at once", function()
-    local folder, program
+    local folder, program, draws
+
+    local function compile(name)
+        local made = folder .. "/" .. name
+        local flags = shell.build:find("tsan") and "-fsanitize=thread" or ""
+        local build = quote(shell.build)
+        shell.must(("gcc -std=gnu11 -Wall -Wextra -Werror -g %s -Iengine/include spec/threads/%s.c -o %s " ..
+            "-L%s -lperigee -Wl,-rpath,%s -pthread"):format(flags, name, quote(made), build, build))
+        return made
+    end
 
     lazy_setup(function()
         folder = shell.temporary_folder()
-        program = folder .. "/concurrent"
-        local flags = shell.build:find("tsan") and "-fsanitize=thread" or ""
-        local build = quote(shell.build)
-        shell.must(("gcc -std=gnu11 -Wall -Wextra -Werror -g %s -Iengine/include spec/threads/concurrent.c -o %s " ..
-            "-L%s -lperigee -Wl,-rpath,%s -pthread"):format(flags, quote(program), build, build))
+        program, draws = compile("concurrent"), compile("draws")
     end)
 
     lazy_teardown(function()
@@ -51,6 +56,15 @@ describe("threads that use the engine at once", function()
         for _, environment in ipairs { "", "PERIGEE_CUDA_LATE=3 " } do
             assert.equal("4 of 4 threads, 0 tensors live\n",
                 shell.must("PERIGEE_CUDA=emulated " .. environment .. quote(program) .. " cuda"))
+        end
+    end)
+
+    it("draw what their seeds say, on the CPU with several workers and on CUDA code", function()
+        for _, device in ipairs { "cpu", "cuda" } do
+            for _, environment in ipairs { "", "PERIGEE_CUDA_LATE=3 " } do
+                assert.equal("3 of 3 threads, 0 tensors live\n", shell.must(
+                    ("PERIGEE_GRAIN=64 PERIGEE_CUDA=emulated %s%s %s"):format(environment, quote(draws), device)))
+            end
         end
     end)
 
