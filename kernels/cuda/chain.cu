@@ -165,7 +165,7 @@ static bool program_of(program *to, const pg_chain *k) {
     to->steps = k->steps;
     for (int i = 0; i < k->steps; i++) {
         const pg_step *from = &k->step[i];
-        if (from->op >= PG_K_POINTWISE_COUNT) return false;
+        if (from->op >= PG_K_POINTWISE_COUNT || (from->op != PG_K_WHERE && !floats_have(from->op))) return false;
         auto &step = to->step[i];
         step.op = from->op;
         step.inputs = arities[from->op];

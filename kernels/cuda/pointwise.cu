@@ -165,15 +165,6 @@ static bool integers_have(int op) {
     default: return op >= FIRST_PREDICATE;
     }
 }
-static bool floats_have(int op) {
-    switch (op) {
-#define X(NAME, inputs, e) case PG_K_##NAME:
-    HOT_FLOAT_OPS(X) RARE_FLOAT_OPS(X)
-#undef X
-        return true;
-    default: return op >= FIRST_PREDICATE;
-    }
-}
 
 /* Of bools sums and maxima are or, products and minima and. */
 static int bool_op(int op) {

@@ -205,4 +205,15 @@ static inline int cheaper_power(int dtype, pg_value exponent) {
          : e == -1.0 ? PG_K_RECIPROCAL : PG_K_POW;
 }
 
+/* Whether there is a line for floats. */
+static inline bool floats_have(int op) {
+    switch (op) {
+#define X(NAME, inputs, e) case PG_K_##NAME:
+    HOT_FLOAT_OPS(X) RARE_FLOAT_OPS(X)
+#undef X
+        return true;
+    default: return op >= FIRST_PREDICATE;
+    }
+}
+
 #endif
