@@ -158,6 +158,16 @@ row("cross_entropy_fwd_bwd", function()
     end, {bytes = 3 * 4 * 256 * 50257}
 end)
 
+-- The same from what the head sees.
+row("linear_cross_entropy_fwd_bwd", function()
+    local hidden, weight = pg.randn(256, 768, {requires_grad = true}), pg.randn(50257, 768, {requires_grad = true})
+    local targets = pg.randint(0, 50257, {256})
+    return function()
+        hidden.grad, weight.grad = nil, nil
+        F.linear_cross_entropy(hidden, weight, targets):backward()
+    end, {flops = 6 * 256 * 768 * 50257}
+end)
+
 row("sum_16m", function()
     local a = pg.randn(16 * MILLION)
     return function()

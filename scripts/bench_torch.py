@@ -151,6 +151,19 @@ def cross_entropy_fwd_bwd():
 
 
 @row
+def linear_cross_entropy_fwd_bwd():
+    """The same from what the head sees."""
+    hidden, weight = (torch.randn(n, 768, requires_grad=True) for n in (256, 50257))
+    targets = torch.randint(0, 50257, (256,))
+
+    def step():
+        hidden.grad = weight.grad = None
+        F.linear_cross_entropy(hidden, weight, targets).backward()
+
+    return step
+
+
+@row
 def sum_16m():
     a = torch.randn(16 * MILLION)
     return lambda: a.sum()
