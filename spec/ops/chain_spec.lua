@@ -104,12 +104,73 @@ describe("a backward run's chain", function()
         assert_same_bits(apart, chained, "50 sines")
     end)
 
+    it("gives the same bits at every number of threads", function()
+        numbers.same_at_every_thread_count(function()
+            return gradients(true, pg.float32, function(a, b, c)
+                return (a * b:select(0, 0)):erf():exp() + c:clamp(0.7, 1.2):log()
+            end)
+        end)
+    end)
+
     it("has the values of PyTorch's formula", function()
         local x = inputs(pg.float64)[1]
         x:erf():sum():backward()
         local expected = (x:detach() ^ 2 * -1):exp() * (2 / math.sqrt(math.pi))
         assert.is_true(pg.allclose(x.grad, expected, { rtol = 1e-12, atol = 0 }))
     end)
+end)
+
+-- Expressions by chance: each value is made of two or three earlier ones, some of them rows or columns of their own.
+local F = pg.nn.functional
+local unary = {
+    pg.tanh, pg.sigmoid, pg.sin, pg.abs, pg.neg, pg.relu, pg.square, pg.erf, pg.log1p, F.gelu, F.silu,
+    function(x) return pg.exp(x:clamp(-3, 3)) end,
+}
+local binary = { pg.add, pg.sub, pg.mul, pg.maximum, pg.minimum, pg.atan2 }
+local function random_expression(seed)
+    local state = seed * 7919 + 1
+    local function pick(n)
+        state = (state * 1103515245 + 12345) % 2147483648
+        return math.floor(state / 65536) % n + 1
+    end
+    return function(a, b, c)
+        state = seed * 7919 + 1
+        local values = { a, b, c, a:select(0, 0), b:narrow(1, 0, 1) }
+        for _ = 1, 14 do
+            local x, y = values[pick(#values)], values[pick(#values)]
+            local kind = pick(8)
+            local value
+            if kind <= 3 then
+                value = unary[pick(#unary)](x)
+            elseif kind <= 6 then
+                value = binary[pick(#binary)](x, y)
+            elseif kind == 7 then
+                value = pg.where(x:gt(0.75), y, values[pick(#values)])
+            else
+                value = x * 0.5 + pick(3)
+            end
+            values[#values + 1] = value
+        end
+        local sum = 0
+        for k = 6, #values do sum = values[k]:to(a.dtype):clamp(-4, 4) + sum end
+        return sum + a + b + c
+    end
+end
+
+describe("random expressions", function()
+    for _, dtype in ipairs { "float32", "bfloat16", "float64" } do
+        it("have the same gradients with and without chains: " .. dtype, function()
+            local made = 0
+            for seed = 1, on_cpu and 2 or 60 do
+                local f = random_expression(seed)
+                local apart = gradients(false, pg[dtype], f)
+                local chained, count = gradients(true, pg[dtype], f)
+                made = made + count
+                assert_same_bits(apart, chained, "expression " .. seed)
+            end
+            assert.is_true(made > (on_cpu and 6 or 180), ("%d chains"):format(made))
+        end)
+    end
 end)
 
 describe("what is put off", function()
