@@ -19,6 +19,12 @@ enum { CE_LSE = PG_OUT(1), CE_TOTAL = PG_OUT(2) };
 
 /* Logits as rows, the classes last: `dim` is where they were. */
 static int class_dim(int ndim) { return ndim == 1 ? 0 : 1; }
+/* How many there are, of no class too. */
+static int64_t count_rows(const pg_impl *x) {
+    int64_t n = 1;
+    for (int i = 0; i < x->ndim; i++) n *= i == class_dim(x->ndim) ? 1 : x->shape[i];
+    return n;
+}
 
 /* The kernel's description; tensors it points into stay in the pool. */
 static int describe(pg_pool *p, pg_classifier *c, pg_tensor **rows, const pg_tensor *input, const pg_tensor *target,
@@ -27,7 +33,7 @@ static int describe(pg_pool *p, pg_classifier *c, pg_tensor **rows, const pg_ten
     pg_tensor *x = *rows = pg_pool_new(p), *t = pg_pool_new(p), *w = pg_pool_new(p);
     int status = p->status;
     *c = (pg_classifier){.classes = input->impl->shape[dim], .ignore_index = a->ignore_index, .label_smoothing = a->label_smoothing};
-    c->rows = input->impl->numel / (c->classes > 0 ? c->classes : 1);
+    c->rows = count_rows(input->impl);
     /* Rows of a matrix may lie apart. */
     const bool direct = ndim == 2 && input->impl->stride[1] == 1 && input->impl->stride[0] >= c->classes;
     if (status >= 0 && direct) pg_share(x, input);
@@ -129,7 +135,7 @@ static int ce_backward(pg_backward *b) {
     const pg_tensor *weight = pg_input_meta(b, 2).dtype >= 0 ? pg_saved(b, PG_IN(2)) : NULL;
     if (p->status < 0) return p->status;
     const int ndim = input->impl->ndim, dim = class_dim(ndim);
-    const int64_t classes = input->impl->shape[dim], rows = classes > 0 ? input->impl->numel / classes : 0;
+    const int64_t classes = input->impl->shape[dim], rows = count_rows(input->impl);
     const int64_t flat[2] = {rows, classes};
     const pg_tensor *last = dim == ndim - 1 ? input : x_movedim(p, input, (const int64_t[]){dim}, 1, (const int64_t[]){-1}, 1);
     if (p->status < 0) return p->status;

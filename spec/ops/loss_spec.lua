@@ -73,6 +73,19 @@ describe("cross_entropy", function()
         close(z.grad, expected, 1e-6)
     end)
 
+    it("has rows of no class", function()
+        local none = pg.zeros(3, 0):requires_grad_()
+        local loss = F.cross_entropy(none, pg.int64 { -100, -100, -100 }, { reduction = "none" })
+        close(loss, pg.zeros(3), 0)
+        assert.same({ 3, 0 }, { unpack(pg.autograd.grad(loss:sum(), none).shape) })
+        close(F.cross_entropy(none, pg.zeros(3, 0), { reduction = "none" }), pg.zeros(3), 0)
+        refuses("cross_entropy: index 0 is out of range",
+            function() F.cross_entropy(none, pg.int64 { -100, 0, -100 }) end)
+        -- more of them than memory that was never asked for would hold
+        close(F.cross_entropy(pg.zeros(100000, 0), pg.full({ 100000 }, -100):to(pg.int64), { reduction = "none" }),
+            pg.zeros(100000), 0)
+    end)
+
     it("works in halves", function()
         local h = x:to(pg.bfloat16):requires_grad_()
         local loss = F.cross_entropy(h, ids)
