@@ -1,31 +1,46 @@
 /* attention.cu: softmax(scale q k^T + mask) v by tiles (Dao et al. 2022, "FlashAttention"; Dao 2023,
  * "FlashAttention-2"): scores exist for one tile of queries against one tile of keys, in registers; a running
- * maximum and sum go with each query. Tiles that the causal rule hides are skipped. Backward makes the scores
- * again from the saved log of the sums. A query without any key gives zeros, and its lse is +inf, so that
- * backward's exp(s - lse) is 0.
+ * maximum and sum go with each query. Tiles that the causal rule hides are skipped; places are compared only
+ * in those that it cuts. Backward makes the scores again from the saved log of the sums. A query without any
+ * key gives zeros, and its lse is +inf, so that backward's exp(s - lse) is 0.
  *
  * Two families:
  *
  * Tensor cores (float16, bfloat16; sizes up to 128 that are multiples of 8; rows 16-byte aligned), padded to
- * 64 or 128 columns:
- *   forward   4 warps, 128 queries, 32 to a warp, against tiles of 64 keys (32 where padded to 128), keys and
- *             values of the next tile under way meanwhile. 55 KiB (70 KiB) of shared memory and up to 255
- *             registers a thread: 2 blocks, 8 warps, on a multiprocessor. With 32 queries a warp each byte
- *             read from shared memory feeds 26 flops, so that a Hopper-class multiprocessor's 128 bytes a
- *             cycle allow 3,300 flops: the tensor cores' rate through mma.sync (about 2,600 of those) and the
- *             16 exponentials a cycle bound it: 4 * 64 flops each at size 64.
- *   backward  4 warps, 64 rows of their own, 16 to a warp: keys and values for dk and dv, queries for dq,
- *             against tiles of 64 (32) of the other side. Two kernels, so that nothing is added by atomics: 7
- *             products where 5 would do, the price of the same bits in every run. 13 flops a byte of shared
- *             memory: some 1,700 a cycle bound it.
+ * 32, 64, 96 or 128 columns (64 or 128 with a mask or dropout, and where a block has less than 163 KiB of
+ * shared memory). Every warp has 32 rows of its own, so that what it reads of the other side, 512 bytes at
+ * once, feeds four products (mma m16n8k16, 4096 flops); the other side's tiles are copied meanwhile.
+ *   forward      4 warps, 128 queries, against tiles of 64 keys: 2 blocks, 8 warps, on a multiprocessor, as
+ *                many as registers allow. Queries of up to 64 columns stay in registers.
+ *   dk and dv    8 warps, 128 keys, against tiles of 64 queries (48 where padded to 128): 1 block. Two warps
+ *                share 32 keys; the one has dv, the other dk, and the weights go from the one to the other.
+ *   dq           4 warps, 128 queries, against tiles of 64 keys (32 from 96 columns on): 2 blocks.
+ * Backward makes 7 products where FlashAttention-2 makes 5: the weights and their gradient are made in either
+ * kernel. That is what it costs to add dq up without atomics, the same bits in every run. The other way, 5
+ * products and dq's parts of each 128 keys in memory until they are added, moves 8 bytes for some 1280 flops,
+ * which is as much time again, and memory that grows with the square of the length.
+ *
+ * What bounds them on a Hopper-class GPU: the tensor cores, which mma.sync feeds at some 0.6 of the rate that
+ * wgmma reaches (a lead, not measured here): about 6.5 cycles a product in each quarter of a multiprocessor,
+ * 580 TFLOP/s on 132 of them at 1.75 GHz, or 415 where 5 of 7 products count. Instructions issued for a
+ * product, of 6.5 that fit (from sm_90a's machine code, without mask and dropout, tiles not cut):
+ *               64 columns                     128 columns
+ *   forward     4.4 (16 exponentials a cycle:  3.1
+ *               4.0 cycles)
+ *   dk, dv      4.2 and 4.6                    3.1 and 3.3
+ *   dq          3.4                            2.8
+ * Shared memory, at 128 bytes a cycle, is busy for 5 and 6 cycles a product and quarter in forward, 6.1 and
+ * 6.7 in dk and dv, 6.0 and 7.3 in dq, which it bounds at 128 columns. What is not hidden is latency: there
+ * are 2 warps a quarter, which must be at different places for one to multiply while the other takes
+ * exponentials.
  *
  * Plain (any dtype, size, stride): tiles of 64 x 64 (double: 32 x 32) in shared memory, 256 threads, each
- * 4 x 4 scores; 64 columns of the result a block, so the scores are made again for every 64 columns beyond the
- * first. Bound by float32 arithmetic fed from shared memory: 8 reads for 16 multiply-adds.
+ * 4 x 4 scores; 64 columns of the result a block, so the scores are made again for every 64 columns beyond
+ * the first. Bound by float32 arithmetic fed from shared memory: 8 reads for 16 multiply-adds.
  *
  * Sums run in a fixed order: over keys ascending; for dk and dv over the heads that share them, then queries,
  * ascending. The tensor-core kernels use an exponential within 2 ulp of float32, far below what rounding
- * weights to halves loses. */
+ * weights to halves loses (2^-11, 2^-8 of each); dk's weights are rounded too. */
 #include <atomic>
 
 #include "../philox.h"
@@ -321,31 +336,54 @@ template <class T, bool KEYS> static __global__ void __launch_bounds__(256)
 
 /* ---- tensor cores ---- */
 
-template <int HD> struct tensor_tiles {
-    static constexpr int LD = HD + 8; /* 16 bytes on: the 8 rows that ldmatrix reads lie in different banks */
-    static constexpr int QUERIES = 128, KEYS = HD == 64 ? 64 : 32; /* forward */
-    static constexpr int OWN = 64, OTHER = HD == 64 ? 64 : 32;     /* backward */
+/* Rows in shared memory are LD elements apart, PAD (16 bytes) more than they hold: the 8 rows that ldmatrix
+ * reads lie in different banks. Which tiles a block has in which kernel, and the bytes they take. */
+enum { PAD = 8 };
+template <int HD, bool EXTRA> struct tiles_of {
+    static constexpr int LD = HD + PAD, QUERIES = 128;
+    static constexpr int KEYS = EXTRA ? 32 : 64; /* forward: keys of a step */
+    /* for dq: keys of a step */
+    static constexpr int NEAR = EXTRA && HD == 128 ? 16 : !EXTRA && HD <= 64 ? 64 : 32;
+    /* for dk and dv: pairs of warps, their keys, queries of a step */
+    static constexpr int PAIRS = EXTRA && HD == 128 ? 2 : 4, OWN = 32 * PAIRS;
+    static constexpr int OTHER = EXTRA ? 32 : HD == 128 ? 48 : 64;
     static constexpr size_t FORWARD = (QUERIES + 4 * KEYS) * LD * 2;
-    static constexpr size_t BACKWARD = (2 * OWN + 4 * OTHER) * LD * 2 + 4 * OTHER * sizeof(float);
+    static constexpr size_t TO_QUERIES = (2 * QUERIES + 4 * NEAR) * LD * 2;
+    static constexpr size_t TO_KEYS = (2 * OWN + 5 * OTHER) * LD * 2 + 3 * OTHER * 8 + 2 * OWN * OTHER * 2 +
+                                      2 * 2 * OWN * 4;
 };
 
-/* A distance where only that it is large matters when it is. */
-enum { FAR = 1 << 29 };
-static __device__ __forceinline__ int near(int64_t x) {
-    return (int)(x > FAR ? (int64_t)FAR : x < -FAR ? -(int64_t)FAR : x);
+/* What a block works on: the rank-th of the tiles of a (batch, head). The grid is (heads of a group, ranks,
+ * groups): blocks start in that order, group by group, so that what they stream is found in the L2 cache,
+ * within a group the longest first. */
+typedef struct turn {
+    int rank, batch, head;
+    bool any;
+} turn;
+static __device__ __forceinline__ turn turn_of(const pg_attention &a, int heads) {
+    const int both = (int)(blockIdx.z * gridDim.x + blockIdx.x);
+    const turn r = {(int)blockIdx.y, both / heads, both % heads, both < (int)a.batch * heads};
+    return r;
 }
 
 /* ROWS rows of `size` elements, `stride` apart, into shared memory (ROWS, LD); zeros past `rows` and past
- * `size`. 128 threads. */
-template <class T, int HD, int ROWS>
-static __device__ __forceinline__ void fetch(T *to, const T *from, int64_t stride, int64_t rows,
-                                             int64_t size) {
+ * `size`. */
+template <class T, int HD, int ROWS, int THREADS>
+static __device__ __forceinline__ void fetch(T *to, const T *from, int64_t stride, int rows, int size) {
+    constexpr int ACROSS = HD <= 32 ? 4 : HD <= 64 ? 8 : 16, DOWN = THREADS / ACROSS, LD = HD + PAD;
+    static_assert(ROWS % DOWN == 0, "every thread copies as much");
+    const int r = (int)threadIdx.x / ACROSS, c = (int)threadIdx.x % ACROSS * 8;
+    const int64_t step = DOWN * stride;
+    if (HD % (ACROSS * 8) && c >= HD) return;
+    from += r * stride + c;
+    to += r * LD + c;
+    if (rows >= ROWS && size == HD) {
 #pragma unroll
-    for (int i = (int)threadIdx.x; i < ROWS * HD / 8; i += 128) {
-        const int r = i / (HD / 8), c = i % (HD / 8) * 8;
-        T *at = to + r * tensor_tiles<HD>::LD + c;
-        if (r < rows && c < size) copy_async(at, from + r * stride + c);
-        else *reinterpret_cast<int4 *>(at) = make_int4(0, 0, 0, 0);
+        for (int i = 0; i < ROWS / DOWN; i++, from += step) copy_async(to + i * DOWN * LD, from);
+    } else {
+#pragma unroll
+        for (int i = 0; i < ROWS / DOWN; i++, from += step)
+            copy_async_if(r + i * DOWN < rows && c < size, to + i * DOWN * LD, from);
     }
 }
 /* An a of 16 rows and 16 columns from row 0, column 0 of x on. */
@@ -353,7 +391,8 @@ template <int LD, class T> static __device__ __forceinline__ void load_a(uint32_
     const int lane = threadIdx.x % 32;
     ldmatrix(a, x + lane % 16 * LD + lane / 16 * 8);
 }
-/* Two b's, columns 0-7 and 8-15 of the product, from 16 rows of x (rows: the product's columns; columns: k). */
+/* Two b's, columns 0-7 and 8-15 of the product, from 16 rows of x (rows: the product's columns; columns: k).
+ */
 template <int LD, class T> static __device__ __forceinline__ void load_b(uint32_t (&b)[4], const T *x) {
     const int lane = threadIdx.x % 32;
     ldmatrix(b, x + (lane / 16 * 8 + lane % 8) * LD + lane / 8 % 2 * 8);
@@ -371,344 +410,618 @@ static __device__ __forceinline__ void as_a(uint32_t (&a)[4], const float (&d)[N
     a[2] = pack2(d[2 * k + 1][0], d[2 * k + 1][1], T());
     a[3] = pack2(d[2 * k + 1][2], d[2 * k + 1][3], T());
 }
-/* ROWS rows from row 0 of staged (shared, LD) on, which this warp wrote, to global memory; those below
- * `rows`. */
-template <class T, int HD, int ROWS>
-static __device__ __forceinline__ void store_rows(T *to, int64_t stride, int64_t rows, int64_t size,
-                                                  const T *staged) {
+
+/* 32 rows of a warp, HD columns: in shared memory, or as a's in registers. */
+template <class T, int HD, bool HELD> struct warp_rows {
+    static constexpr int D = HD / 16, LD = HD + PAD;
+    const T *rows;
+    uint32_t held[HELD ? 2 : 1][HELD ? D : 1][4];
+    __device__ __forceinline__ void hold(const T *x) {
+        rows = x;
+        if constexpr (HELD) {
+#pragma unroll
+            for (int m = 0; m < 2; m++)
+#pragma unroll
+                for (int d = 0; d < D; d++) load_a<LD>(held[m][d], x + m * 16 * LD + d * 16);
+        }
+    }
+    __device__ __forceinline__ void get(uint32_t (&a)[2][4], int d) const {
+#pragma unroll
+        for (int m = 0; m < 2; m++) {
+            if constexpr (HELD) {
+#pragma unroll
+                for (int i = 0; i < 4; i++) a[m][i] = held[m][d][i];
+            } else {
+                load_a<LD>(a[m], rows + m * 16 * LD + d * 16);
+            }
+        }
+    }
+    /* s = these rows times the 8 N rows of `other`, transposed. */
+    template <int N> __device__ __forceinline__ void times_rows(float (&s)[2][N][4], const T *other) const {
+#pragma unroll
+        for (int m = 0; m < 2; m++)
+#pragma unroll
+            for (int n = 0; n < N; n++) s[m][n][0] = s[m][n][1] = s[m][n][2] = s[m][n][3] = 0;
+#pragma unroll
+        for (int d = 0; d < D; d++) {
+            uint32_t a[2][4];
+            get(a, d);
+#pragma unroll
+            for (int n = 0; n < N / 2; n++) {
+                uint32_t b[4];
+                load_b<LD>(b, other + n * 16 * LD + d * 16);
+#pragma unroll
+                for (int m = 0; m < 2; m++) {
+                    mma(s[m][2 * n], a[m], b[0], b[1], T());
+                    mma(s[m][2 * n + 1], a[m], b[2], b[3], T());
+                }
+            }
+        }
+    }
+};
+/* sums += w (32, 16) times 16 rows of x (16, HD). */
+template <class T, int HD>
+static __device__ __forceinline__ void add_rows(float (&sums)[2][HD / 8][4], const uint32_t (&w)[2][4],
+                                                const T *x) {
+#pragma unroll
+    for (int n = 0; n < HD / 16; n++) {
+        uint32_t b[4];
+        load_b_trans<HD + PAD>(b, x + n * 16);
+#pragma unroll
+        for (int m = 0; m < 2; m++) {
+            mma(sums[m][2 * n], w[m], b[0], b[1], T());
+            mma(sums[m][2 * n + 1], w[m], b[2], b[3], T());
+        }
+    }
+}
+/* 32 rows of sums, row g + 8 h of its m-th 16 by by[m][h], by way of this warp's rows `staged` in shared
+ * memory to global memory; those below `rows`. */
+template <class T, int HD>
+static __device__ __forceinline__ void give_rows(T *to, int64_t stride, int rows, int size, T *staged,
+                                                 const float (&sums)[2][HD / 8][4], const float (&by)[2][2]) {
+    constexpr int LD = HD + PAD;
+    const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4 * 2;
     __syncwarp();
 #pragma unroll
-    for (int i = (int)threadIdx.x % 32; i < ROWS * HD / 8; i += 32) {
+    for (int m = 0; m < 2; m++)
+#pragma unroll
+        for (int h = 0; h < 2; h++)
+#pragma unroll
+            for (int n = 0; n < HD / 8; n++)
+                *reinterpret_cast<uint32_t *>(staged + (m * 16 + g + h * 8) * LD + n * 8 + t) =
+                    pack2(sums[m][n][2 * h] * by[m][h], sums[m][n][2 * h + 1] * by[m][h], T());
+    __syncwarp();
+#pragma unroll
+    for (int i = lane; i < 32 * HD / 8; i += 32) {
         const int r = i / (HD / 8), c = i % (HD / 8) * 8;
         if (r < rows && c < size)
             *reinterpret_cast<int4 *>(to + r * stride + c) =
-                *reinterpret_cast<const int4 *>(staged + r * tensor_tiles<HD>::LD + c);
+                *reinterpret_cast<const int4 *>(staged + r * LD + c);
     }
 }
 
-template <class T, int HD> static __global__ void __launch_bounds__(128)
-    tensor_forward(pg_attention a, int64_t items) {
-    typedef tensor_tiles<HD> S;
-    constexpr int LD = S::LD, BQ = S::QUERIES, BK = S::KEYS, M = 2, D = HD / 16;
+/* Bit 4 n + e: whether the weight `first + (e / 2 * 8) * by_row + (n * 8 + e % 2) * by_column` is dropped, n
+ * < N. Not unrolled: ten rounds a weight are far more than all else. */
+template <int N>
+static __device__ __forceinline__ uint32_t dropped_bits(const dropout &d, uint64_t first, uint64_t by_row,
+                                                        uint64_t by_column) {
+    uint32_t bits = 0;
+#pragma unroll 1
+    for (int u = 0; u < 2 * N; u++) {
+        const uint64_t index = first + (uint64_t)(u % 2 * 8) * by_row + (uint64_t)(u / 2 * 8) * by_column;
+        uint32_t w[4];
+        pg_philox_words(d.seed, d.offset + index / 4, &w[0], &w[1], &w[2], &w[3]);
+        const int k = (int)(index % 4);
+        const uint32_t one = k == 0 ? w[0] : k == 1 ? w[1] : k == 2 ? w[2] : w[3];
+        const uint32_t beside = k == 0 ? w[1] : k == 1 ? w[2] : w[3];
+        const bool same = by_column == 1 && k < 3;
+        const uint32_t two = same ? beside : pg_philox_word(d.seed, d.offset, index + by_column);
+        bits |= (uint32_t)(one < d.threshold) << 2 * u | (uint32_t)(two < d.threshold) << (2 * u + 1);
+    }
+    return bits;
+}
+static __device__ __forceinline__ uint64_t weight_index(const pg_attention &a, const turn &at, int64_t i,
+                                                        int64_t j) {
+    return (uint64_t)((((int64_t)at.batch * a.heads + at.head) * a.q_len + i) * a.k_len + j);
+}
+template <class T>
+static __device__ __forceinline__ const T *mask_of(const pg_attention &a, int batch, int head) {
+    return a.mask ? (const T *)a.mask + batch * a.mask_stride[0] + head * a.mask_stride[1] : NULL;
+}
+
+/* s = s scale + mask at row + 16 m + 8 h, column + 8 n + e of it, where those are below rows and columns. */
+template <class T, int N>
+static __device__ __forceinline__ void add_mask(float (&s)[2][N][4], float scale, const T *mask, int row,
+                                                int rows, int64_t by_row, int column, int columns,
+                                                int64_t by_column) {
+#pragma unroll
+    for (int m = 0; m < 2; m++)
+#pragma unroll
+        for (int n = 0; n < N; n++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                const int i = row + m * 16 + e / 2 * 8, j = column + n * 8 + e % 2;
+                if (i < rows && j < columns)
+                    s[m][n][e] = fmaf(s[m][n][e], scale, load_as<T>(mask[i * by_row + j * by_column]));
+            }
+}
+/* -inf where there is no key, or the causal rule hides it from the query; those of s[0][0][0] are given. */
+template <int N>
+static __device__ __forceinline__ void hide_keys(float (&s)[2][N][4], bool causal, int query, int key,
+                                                 int keys) {
+#pragma unroll
+    for (int m = 0; m < 2; m++)
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            const int row = query + m * 16 + h * 8, left = (causal && row < keys ? row + 1 : keys) - key;
+#pragma unroll
+            for (int n = 0; n < N; n++) {
+                if (n * 8 >= left) s[m][n][2 * h] = -INFINITY;
+                if (n * 8 + 1 >= left) s[m][n][2 * h + 1] = -INFINITY;
+            }
+        }
+}
+
+/* EXTRA: a mask or dropout may be there, and steps are small. Otherwise weights are 2^(unit s - unit top),
+ * one fmaf and one ex2. */
+template <class T, int HD, bool EXTRA>
+static __global__ void __launch_bounds__(128, 2) tensor_forward(const __grid_constant__ pg_attention a) {
+    typedef tiles_of<HD, EXTRA> S;
+    constexpr int LD = S::LD, BQ = S::QUERIES, BK = S::KEYS, N = BK / 8;
     PG_SHARED(T, shared);
     T *const sq = shared, *const sk = sq + BQ * LD, *const sv = sk + 2 * BK * LD;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4 * 2;
-    const dropout drop = dropout_of(a);
-    const int64_t tiles = (a.q_len + BQ - 1) / BQ;
-    const float scale = (float)a.scale,
-                unit = a.mask ? LOG2E : scale * LOG2E; /* weights are 2^(unit (s - top)) */
-    for (int64_t item = blockIdx.x; item < items; item += gridDim.x) {
-        /* the longest first */
-        const int64_t q0 = (tiles - 1 - item % tiles) * BQ, head = item / tiles % a.heads,
-                      batch = item / tiles / a.heads;
-        const int64_t kv = head / (a.heads / a.kv_heads), row0 = q0 + warp * 32;
-        const T *k = place<T>(a.k, a.k_stride, batch, kv, 0), *v = place<T>(a.v, a.v_stride, batch, kv, 0);
-        const T *mask =
-            a.mask ? (const T *)a.mask + batch * a.mask_stride[0] + head * a.mask_stride[1] : NULL;
-        const int64_t seen = a.causal && q0 + BQ < a.k_len ? q0 + BQ : a.k_len, steps = (seen + BK - 1) / BK;
-        float out[M][HD / 8][4] = {}, top[M][2], total[M][2] = {};
-        for (int m = 0; m < M; m++) top[m][0] = top[m][1] = -INFINITY;
-        fetch<T, HD, BQ>(sq, place<T>(a.q, a.q_stride, batch, head, q0), a.q_stride[2], a.q_len - q0, a.size);
-        if (steps > 0) {
-            fetch<T, HD, BK>(sk, k, a.k_stride[2], a.k_len, a.size);
-            fetch<T, HD, BK>(sv, v, a.v_stride[2], a.k_len, a.v_size);
+    const int q_len = (int)a.q_len, k_len = (int)a.k_len, size = (int)a.size, v_size = (int)a.v_size;
+    const turn at = turn_of(a, (int)a.heads);
+    if (!at.any) return;
+    const int q0 = (a.causal ? (int)gridDim.y - 1 - at.rank : at.rank) * BQ, row0 = q0 + warp * 32,
+              kv = at.head / (int)(a.heads / a.kv_heads);
+    const int seen = a.causal && q0 + BQ < k_len ? q0 + BQ : k_len, steps = (seen + BK - 1) / BK;
+    const float scale = (float)a.scale, unit = EXTRA && a.mask ? LOG2E : scale * LOG2E, slack = 8 / unit;
+    const T *k = place<T>(a.k, a.k_stride, at.batch, kv, 0), *v = place<T>(a.v, a.v_stride, at.batch, kv, 0);
+    const T *const mask = EXTRA ? mask_of<T>(a, at.batch, at.head) : NULL;
+    dropout drop = {0, 0, 0, 1};
+    if (EXTRA) drop = dropout_of(a);
+
+    fetch<T, HD, BQ, 128>(sq, place<T>(a.q, a.q_stride, at.batch, at.head, q0), a.q_stride[2], q_len - q0,
+                          size);
+    copy_commit();
+    if (steps > 0) {
+        fetch<T, HD, BK, 128>(sk, k, a.k_stride[2], k_len, size);
+        fetch<T, HD, BK, 128>(sv, v, a.v_stride[2], k_len, v_size);
+    }
+    copy_commit();
+    copy_wait<1>();
+    __syncthreads();
+    warp_rows<T, HD, (HD <= 64)> q;
+    q.hold(sq + warp * 32 * LD);
+
+    float out[2][HD / 8][4] = {}, top[2][2], total[2][2] = {};
+    top[0][0] = top[0][1] = top[1][0] = top[1][1] = -INFINITY;
+    for (int step = 0; step < steps; step++) {
+        const int k0 = step * BK;
+        const T *const keys = sk + step % 2 * (BK * LD), *const values = sv + step % 2 * (BK * LD);
+        copy_wait<0>();
+        __syncthreads(); /* this tile is there, and nobody reads the one before */
+        if (step + 1 < steps) {
+            k += BK * a.k_stride[2];
+            v += BK * a.v_stride[2];
+            fetch<T, HD, BK, 128>(sk + (step + 1) % 2 * (BK * LD), k, a.k_stride[2], k_len - k0 - BK, size);
+            fetch<T, HD, BK, 128>(sv + (step + 1) % 2 * (BK * LD), v, a.v_stride[2], k_len - k0 - BK, v_size);
         }
         copy_commit();
-        for (int64_t step = 0; step < steps; step++) {
-            const int64_t k0 = step * BK;
-            const T *const keys = sk + step % 2 * (BK * LD), *const values = sv + step % 2 * (BK * LD);
-            copy_wait<0>();
-            __syncthreads(); /* this tile is there, and nobody reads the one before */
-            if (step + 1 < steps) {
-                const int64_t next = k0 + BK;
-                fetch<T, HD, BK>(sk + (step + 1) % 2 * (BK * LD), k + next * a.k_stride[2], a.k_stride[2],
-                                 a.k_len - next, a.size);
-                fetch<T, HD, BK>(sv + (step + 1) % 2 * (BK * LD), v + next * a.v_stride[2], a.v_stride[2],
-                                 a.k_len - next, a.v_size);
-            }
-            copy_commit();
-            if (row0 >= a.q_len || (a.causal && k0 > row0 + 31)) continue;
+        if (row0 >= q_len || (a.causal && k0 > row0 + 31)) continue;
 
-            float s[M][BK / 8][4] = {};
+        float s[2][N][4];
+        q.times_rows(s, keys);
+        if (mask)
+            add_mask<T>(s, scale, mask, row0 + g, q_len, a.mask_stride[2], k0 + t, k_len, a.mask_stride[3]);
+        if (k0 + BK > k_len || (a.causal && k0 + BK - 1 > row0))
+            hide_keys(s, a.causal, row0 + g, k0 + t, k_len);
+        /* The shift is raised where a weight would pass 2^8: halves hold those as well as 1. */
+        float high[2][2];
+        bool raise = false;
 #pragma unroll
-            for (int d = 0; d < D; d++) {
-                uint32_t q[M][4];
+        for (int m = 0; m < 2; m++)
 #pragma unroll
-                for (int m = 0; m < M; m++) load_a<LD>(q[m], sq + (warp * 32 + m * 16) * LD + d * 16);
+            for (int h = 0; h < 2; h++) {
+                float x = fmaxf(s[m][0][2 * h], s[m][0][2 * h + 1]);
 #pragma unroll
-                for (int n = 0; n < BK / 16; n++) {
-                    uint32_t b[4];
-                    load_b<LD>(b, keys + n * 16 * LD + d * 16);
-#pragma unroll
-                    for (int m = 0; m < M; m++) {
-                        mma(s[m][2 * n], q[m], b[0], b[1], T());
-                        mma(s[m][2 * n + 1], q[m], b[2], b[3], T());
-                    }
-                }
+                for (int n = 1; n < N; n++) x = fmaxf(x, fmaxf(s[m][n][2 * h], s[m][n][2 * h + 1]));
+                x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 1));
+                x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 2));
+                high[m][h] = x;
+                raise |= x > top[m][h] + slack;
             }
-            const bool edge = k0 + BK > a.k_len || (a.causal && k0 + BK - 1 > row0);
-            const int keys_left = near(a.k_len - k0),
-                      ahead = a.causal ? near(row0 - k0) : FAR; /* key n of row m is seen: n <= m + ahead */
-            if (edge || mask) {
+        if (__any_sync(0xffffffffu, raise)) {
 #pragma unroll
-                for (int m = 0; m < M; m++)
-#pragma unroll
-                    for (int n = 0; n < BK / 8; n++)
-#pragma unroll
-                        for (int e = 0; e < 4; e++) {
-                            const int row = m * 16 + g + e / 2 * 8, key = n * 8 + t + e % 2;
-                            if (key >= keys_left || key > row + ahead) s[m][n][e] = -INFINITY;
-                            else if (mask && row0 + row < a.q_len)
-                                s[m][n][e] = fmaf(s[m][n][e], scale,
-                                                  load_as<T>(mask[(row0 + row) * a.mask_stride[2] +
-                                                                  (k0 + key) * a.mask_stride[3]]));
-                        }
-            }
-#pragma unroll
-            for (int m = 0; m < M; m++)
+            for (int m = 0; m < 2; m++)
 #pragma unroll
                 for (int h = 0; h < 2; h++) {
-                    float high = top[m][h];
-#pragma unroll
-                    for (int n = 0; n < BK / 8; n++)
-                        high = fmaxf(high, fmaxf(s[m][n][2 * h], s[m][n][2 * h + 1]));
-                    high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, 1));
-                    high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, 2));
-                    const float shift = high == -INFINITY ? 0.0f : high,
-                                factor = fast_exp2((top[m][h] - shift) * unit);
-                    top[m][h] = high;
+                    const float next = fmaxf(top[m][h], high[m][h]),
+                                factor = fast_exp2((top[m][h] - (next == -INFINITY ? 0.0f : next)) * unit);
+                    top[m][h] = next;
                     total[m][h] *= factor;
 #pragma unroll
                     for (int n = 0; n < HD / 8; n++)
                         out[m][n][2 * h] *= factor, out[m][n][2 * h + 1] *= factor;
-#pragma unroll
-                    for (int n = 0; n < BK / 8; n++)
-#pragma unroll
-                        for (int e = 2 * h; e < 2 * h + 2; e++) {
-                            s[m][n][e] = fast_exp2((s[m][n][e] - shift) * unit);
-                            total[m][h] += s[m][n][e];
-                        }
                 }
-            if (a.dropout_p > 0) {
-#pragma unroll
-                for (int m = 0; m < M; m++)
-#pragma unroll
-                    for (int n = 0; n < BK / 8; n++)
-#pragma unroll
-                        for (int e = 0; e < 4; e++)
-                            if (dropped(drop, a, batch, head, row0 + m * 16 + g + e / 2 * 8,
-                                        k0 + n * 8 + t + e % 2))
-                                s[m][n][e] = 0;
-            }
-#pragma unroll
-            for (int c = 0; c < BK / 16; c++) {
-                uint32_t w[M][4];
-#pragma unroll
-                for (int m = 0; m < M; m++) as_a<T>(w[m], s[m], c);
-#pragma unroll
-                for (int n = 0; n < HD / 16; n++) {
-                    uint32_t b[4];
-                    load_b_trans<LD>(b, values + c * 16 * LD + n * 16);
-#pragma unroll
-                    for (int m = 0; m < M; m++) {
-                        mma(out[m][2 * n], w[m], b[0], b[1], T());
-                        mma(out[m][2 * n + 1], w[m], b[2], b[3], T());
-                    }
-                }
-            }
         }
-        copy_wait<0>();
-        if (steps == 0) __syncthreads(); /* no step waited for what other threads copy into this warp's rows */
-        __syncwarp(); /* this warp's rows of q have been read: they take the result */
 #pragma unroll
-        for (int m = 0; m < M; m++)
+        for (int m = 0; m < 2; m++)
 #pragma unroll
             for (int h = 0; h < 2; h++) {
-                float sum = total[m][h];
-                sum += __shfl_xor_sync(0xffffffffu, sum, 1);
-                sum += __shfl_xor_sync(0xffffffffu, sum, 2);
-                const float by = sum == 0 ? 0.0f : (float)drop.keep / sum;
-                const int64_t row = row0 + m * 16 + g + h * 8;
-                if (a.lse && t == 0 && row < a.q_len)
-                    ((float *)a.lse)[(batch * a.heads + head) * a.q_len + row] =
-                        sum == 0 ? INFINITY : fmaf(top[m][h], a.mask ? 1.0f : scale, logf(sum));
+                /* masks may hold the least float, of which no multiple is finite */
+                const float shift = EXTRA && top[m][h] == -INFINITY ? 0.0f : top[m][h], less = -shift * unit;
 #pragma unroll
-                for (int n = 0; n < HD / 8; n++)
-                    *reinterpret_cast<uint32_t *>(sq + (warp * 32 + m * 16 + g + h * 8) * LD + n * 8 + t) =
-                        pack2(out[m][n][2 * h] * by, out[m][n][2 * h + 1] * by, T());
+                for (int n = 0; n < N; n++)
+#pragma unroll
+                    for (int e = 2 * h; e < 2 * h + 2; e++) {
+                        s[m][n][e] =
+                            fast_exp2(EXTRA ? (s[m][n][e] - shift) * unit : fmaf(s[m][n][e], unit, less));
+                        total[m][h] += s[m][n][e];
+                    }
             }
-        store_rows<T, HD, 32>((T *)place<T>(a.out, a.out_stride, batch, head, row0), a.out_stride[2],
-                              a.q_len - row0, a.v_size, sq + warp * 32 * LD);
-        __syncthreads();
+        if (EXTRA && a.dropout_p > 0) {
+#pragma unroll
+            for (int m = 0; m < 2; m++) {
+                const uint32_t bits =
+                    dropped_bits<N>(drop, weight_index(a, at, row0 + m * 16 + g, k0 + t), (uint64_t)k_len, 1);
+#pragma unroll
+                for (int n = 0; n < N; n++)
+#pragma unroll
+                    for (int e = 0; e < 4; e++)
+                        if (bits >> (4 * n + e) & 1) s[m][n][e] = 0;
+            }
+        }
+#pragma unroll
+        for (int c = 0; c < BK / 16; c++) {
+            uint32_t w[2][4];
+            as_a<T>(w[0], s[0], c);
+            as_a<T>(w[1], s[1], c);
+            add_rows<T, HD>(out, w, values + c * 16 * LD);
+        }
+    }
+    copy_wait<0>();
+    float by[2][2];
+#pragma unroll
+    for (int m = 0; m < 2; m++)
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            float sum = total[m][h];
+            sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+            sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+            by[m][h] = sum == 0 ? 0.0f : (float)drop.keep / sum;
+            const int row = row0 + m * 16 + g + h * 8;
+            if (a.lse && t == 0 && row < q_len)
+                ((float *)a.lse)[((int64_t)at.batch * a.heads + at.head) * q_len + row] =
+                    sum == 0 ? INFINITY : fmaf(top[m][h], EXTRA && a.mask ? 1.0f : scale, logf(sum));
+        }
+    /* This warp's rows of q have been read: they take the result. */
+    give_rows<T, HD>((T *)place<T>(a.out, a.out_stride, at.batch, at.head, row0), a.out_stride[2],
+                     q_len - row0, v_size, sq + warp * 32 * LD, out, by);
+}
+
+/* Of a query: the log of its sum (times LOG2E where there is no mask), and dot(grad_out, out). */
+typedef struct alignas(8) row_sums {
+    float log_sum, delta;
+} row_sums;
+
+/* (batch, heads, q_len) of them. `lanes` threads a row, 16 bytes each of out and grad_out; bound by those. */
+template <class T>
+static __global__ void tensor_sums(const __grid_constant__ pg_attention a, int lanes, float unit,
+                                   row_sums *to) {
+    const int64_t r = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / lanes,
+                  rows = a.batch * a.heads * a.q_len;
+    const int lane = (int)threadIdx.x % lanes;
+    float sum = 0;
+    if (r < rows && lane * 8 < a.v_size) {
+        const int64_t i = r % a.q_len, head = r / a.q_len % a.heads, batch = r / a.q_len / a.heads;
+        const pack<T> o = load_pack(place<T>(a.out, a.out_stride, batch, head, i) + lane * 8),
+                      g = load_pack(place<T>(a.grad_out, a.grad_out_stride, batch, head, i) + lane * 8);
+#pragma unroll
+        for (int d = 0; d < 8; d++) sum = fmaf(load_as<T>(o.v[d]), load_as<T>(g.v[d]), sum);
+    }
+    for (int step = lanes / 2; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
+    if (r < rows && lane == 0) {
+        const row_sums x = {((const float *)a.lse)[r] * unit, sum};
+        to[r] = x;
     }
 }
 
-/* Own rows: keys and values (KEYS), for dk and dv; or queries and grad_out, for dq. x1 y1^T are the scores,
- * x2 y2^T grad_out v^T. */
-template <class T, int HD, bool KEYS> static __global__ void __launch_bounds__(128)
-    tensor_backward(pg_attention a, const float *delta, int64_t items) {
-    typedef tensor_tiles<HD> S;
-    constexpr int LD = S::LD, OWN = S::OWN, OTHER = S::OTHER, D = HD / 16;
+/* dq of 128 queries: ds k, where ds = w (grad_out v^T - delta). */
+template <class T, int HD, bool EXTRA>
+static __global__ void __launch_bounds__(128, 2)
+    tensor_to_queries(const __grid_constant__ pg_attention a, const row_sums *sums) {
+    typedef tiles_of<HD, EXTRA> S;
+    constexpr int LD = S::LD, BQ = S::QUERIES, BK = S::NEAR, N = BK / 8;
     PG_SHARED(T, shared);
-    T *const x1 = shared, *const x2 = x1 + OWN * LD, *const y1 = x2 + OWN * LD,
-             *const y2 = y1 + 2 * OTHER * LD;
-    float *const of_other = reinterpret_cast<float *>(
-        y2 + 2 * OTHER * LD); /* KEYS: lse and delta of the queries, (2, 2, OTHER) */
+    T *const sq = shared, *const sg = sq + BQ * LD, *const sk = sg + BQ * LD, *const sv = sk + 2 * BK * LD;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4 * 2;
-    const dropout drop = dropout_of(a);
-    const int64_t own_n = KEYS ? a.k_len : a.q_len, other_n = KEYS ? a.q_len : a.k_len,
-                  tiles = (own_n + OWN - 1) / OWN;
-    const int64_t heads = KEYS ? a.kv_heads : a.heads, share = a.heads / a.kv_heads;
-    const float scale = (float)a.scale;
-    const int64_t *x1_stride = KEYS ? a.k_stride : a.q_stride,
-                  *x2_stride = KEYS ? a.v_stride : a.grad_out_stride;
-    const int64_t *y1_stride = KEYS ? a.q_stride : a.k_stride,
-                  *y2_stride = KEYS ? a.grad_out_stride : a.v_stride;
-    for (int64_t item = blockIdx.x; item < items; item += gridDim.x) {
-        /* the longest first: under the causal rule the first keys and the last queries */
-        const int64_t tile = KEYS ? item % tiles : tiles - 1 - item % tiles;
-        const int64_t own = tile * OWN, head = item / tiles % heads, batch = item / tiles / heads,
-                      kv = KEYS ? head : head / share;
-        const int64_t row0 = own + warp * 16, first = KEYS && a.causal ? own / OTHER * OTHER : 0;
-        const int64_t end = !KEYS && a.causal && own + OWN < other_n ? own + OWN : other_n;
-        const int64_t each = end > first ? (end - first + OTHER - 1) / OTHER : 0,
-                      steps = KEYS ? each * share : each;
-        const auto load_other = [&](int64_t step) {
-            const int64_t h = KEYS ? kv * share + step / each : head,
-                          at = first + (KEYS ? step % each : step) * OTHER;
-            const int buffer = (int)(step % 2);
-            fetch<T, HD, OTHER>(y1 + buffer * OTHER * LD,
-                                place<T>(KEYS ? a.q : a.k, y1_stride, batch, KEYS ? h : kv, at), y1_stride[2],
-                                other_n - at, a.size);
-            fetch<T, HD, OTHER>(y2 + buffer * OTHER * LD,
-                                place<T>(KEYS ? a.grad_out : a.v, y2_stride, batch, KEYS ? h : kv, at),
-                                y2_stride[2], other_n - at, a.v_size);
-            if (KEYS && threadIdx.x < OTHER) {
-                const int64_t i = at + threadIdx.x, row = (batch * a.heads + h) * a.q_len + i;
-                of_other[buffer * 2 * OTHER + threadIdx.x] =
-                    i < a.q_len ? ((const float *)a.lse)[row] : INFINITY;
-                of_other[(buffer * 2 + 1) * OTHER + threadIdx.x] = i < a.q_len ? delta[row] : 0.0f;
-            }
-        };
-        float lse[2] = {INFINITY, INFINITY}, less[2] = {0, 0}; /* of own queries */
-        if (!KEYS)
-            for (int h = 0; h < 2; h++)
-                if (row0 + g + h * 8 < a.q_len) {
-                    const int64_t row = (batch * a.heads + head) * a.q_len + row0 + g + h * 8;
-                    lse[h] = ((const float *)a.lse)[row];
-                    less[h] = delta[row];
-                }
-        float grad1[HD / 8][4] = {}, grad2[KEYS ? HD / 8 : 1][4] = {};
-        fetch<T, HD, OWN>(x1, place<T>(KEYS ? a.k : a.q, x1_stride, batch, head, own), x1_stride[2],
-                          own_n - own, a.size);
-        fetch<T, HD, OWN>(x2, place<T>(KEYS ? a.v : a.grad_out, x2_stride, batch, head, own), x2_stride[2],
-                          own_n - own, a.v_size);
-        if (steps > 0) load_other(0);
-        copy_commit();
-        for (int64_t step = 0; step < steps; step++) {
-            const int64_t h = KEYS ? kv * share + step / each : head,
-                          other = first + (KEYS ? step % each : step) * OTHER;
-            const int buffer = (int)(step % 2);
-            const T *const of1 = y1 + buffer * OTHER * LD, *const of2 = y2 + buffer * OTHER * LD;
-            copy_wait<0>();
-            __syncthreads(); /* this tile is there, and nobody reads the one before */
-            if (step + 1 < steps) load_other(step + 1);
-            copy_commit();
-            if (row0 >= own_n || (a.causal && (KEYS ? other + OTHER - 1 < row0 : other > row0 + 15)))
-                continue;
+    const int q_len = (int)a.q_len, k_len = (int)a.k_len, size = (int)a.size, v_size = (int)a.v_size;
+    const turn at = turn_of(a, (int)a.heads);
+    if (!at.any) return;
+    const int q0 = (a.causal ? (int)gridDim.y - 1 - at.rank : at.rank) * BQ, row0 = q0 + warp * 32,
+              kv = at.head / (int)(a.heads / a.kv_heads);
+    const int seen = a.causal && q0 + BQ < k_len ? q0 + BQ : k_len, steps = (seen + BK - 1) / BK;
+    const float scale = (float)a.scale, unit = scale * LOG2E;
+    const T *k = place<T>(a.k, a.k_stride, at.batch, kv, 0), *v = place<T>(a.v, a.v_stride, at.batch, kv, 0);
+    const T *const mask = EXTRA ? mask_of<T>(a, at.batch, at.head) : NULL;
+    dropout drop = {0, 0, 0, 1};
+    if (EXTRA) drop = dropout_of(a);
 
-            float s[OTHER / 8][4] = {}, p[OTHER / 8][4] = {};
+    fetch<T, HD, BQ, 128>(sq, place<T>(a.q, a.q_stride, at.batch, at.head, q0), a.q_stride[2], q_len - q0,
+                          size);
+    fetch<T, HD, BQ, 128>(sg, place<T>(a.grad_out, a.grad_out_stride, at.batch, at.head, q0),
+                          a.grad_out_stride[2], q_len - q0, v_size);
+    copy_commit();
+    if (steps > 0) {
+        fetch<T, HD, BK, 128>(sk, k, a.k_stride[2], k_len, size);
+        fetch<T, HD, BK, 128>(sv, v, a.v_stride[2], k_len, v_size);
+    }
+    copy_commit();
+    float log_sum[2][2], delta[2][2];
 #pragma unroll
-            for (int d = 0; d < D; d++) {
-                uint32_t a1[4], a2[4];
-                load_a<LD>(a1, x1 + warp * 16 * LD + d * 16);
-                load_a<LD>(a2, x2 + warp * 16 * LD + d * 16);
+    for (int m = 0; m < 2; m++)
 #pragma unroll
-                for (int n = 0; n < OTHER / 16; n++) {
-                    uint32_t b[4];
-                    load_b<LD>(b, of1 + n * 16 * LD + d * 16);
-                    mma(s[2 * n], a1, b[0], b[1], T());
-                    mma(s[2 * n + 1], a1, b[2], b[3], T());
-                    load_b<LD>(b, of2 + n * 16 * LD + d * 16);
-                    mma(p[2 * n], a2, b[0], b[1], T());
-                    mma(p[2 * n + 1], a2, b[2], b[3], T());
-                }
-            }
-            /* s becomes the scores' gradient, p the weights that the values were multiplied by. */
-            const T *mask =
-                a.mask ? (const T *)a.mask + batch * a.mask_stride[0] + h * a.mask_stride[1] : NULL;
-            const int own_left = near(own_n - row0), other_left = near(other_n - other);
-            const int ahead = !a.causal ? FAR
-                              : KEYS    ? near(other - row0)
-                                        : near(row0 - other); /* a key of a query: key <= query + ahead */
+        for (int h = 0; h < 2; h++) {
+            const int row = row0 + m * 16 + g + h * 8;
+            row_sums x = {INFINITY, 0};
+            if (row < q_len) x = sums[((int64_t)at.batch * a.heads + at.head) * q_len + row];
+            log_sum[m][h] = x.log_sum;
+            delta[m][h] = x.delta;
+        }
+    copy_wait<1>();
+    __syncthreads();
+    warp_rows<T, HD, false> q, grad;
+    q.hold(sq + warp * 32 * LD);
+    grad.hold(sg + warp * 32 * LD);
+
+    float dq[2][HD / 8][4] = {};
+    for (int step = 0; step < steps; step++) {
+        const int k0 = step * BK;
+        const T *const keys = sk + step % 2 * (BK * LD), *const values = sv + step % 2 * (BK * LD);
+        copy_wait<0>();
+        __syncthreads(); /* this tile is there, and nobody reads the one before */
+        if (step + 1 < steps) {
+            k += BK * a.k_stride[2];
+            v += BK * a.v_stride[2];
+            fetch<T, HD, BK, 128>(sk + (step + 1) % 2 * (BK * LD), k, a.k_stride[2], k_len - k0 - BK, size);
+            fetch<T, HD, BK, 128>(sv + (step + 1) % 2 * (BK * LD), v, a.v_stride[2], k_len - k0 - BK, v_size);
+        }
+        copy_commit();
+        if (row0 >= q_len || (a.causal && k0 > row0 + 31)) continue;
+
+        float s[2][N][4], d[2][N][4];
+        q.times_rows(s, keys);
+        grad.times_rows(d, values);
+        if (mask)
+            add_mask<T>(s, scale, mask, row0 + g, q_len, a.mask_stride[2], k0 + t, k_len, a.mask_stride[3]);
+        if (k0 + BK > k_len || (a.causal && k0 + BK - 1 > row0))
+            hide_keys(s, a.causal, row0 + g, k0 + t, k_len);
 #pragma unroll
-            for (int n = 0; n < OTHER / 8; n++)
+        for (int m = 0; m < 2; m++) {
+            uint32_t bits = 0;
+            if (EXTRA && a.dropout_p > 0)
+                bits =
+                    dropped_bits<N>(drop, weight_index(a, at, row0 + m * 16 + g, k0 + t), (uint64_t)k_len, 1);
+#pragma unroll
+            for (int n = 0; n < N; n++)
 #pragma unroll
                 for (int e = 0; e < 4; e++) {
-                    const int mine = g + e / 2 * 8, theirs = n * 8 + t + e % 2;
-                    const auto i = [&] {
-                        return KEYS ? other + theirs : row0 + mine;
-                    }; /* the query, the key */
-                    const auto j = [&] { return KEYS ? row0 + mine : other + theirs; };
-                    const float log_sum =
-                        KEYS ? of_other[buffer * 2 * OTHER + n * 8 + t + e % 2] : lse[e / 2];
-                    const float minus =
-                        KEYS ? of_other[(buffer * 2 + 1) * OTHER + n * 8 + t + e % 2] : less[e / 2];
-                    const bool seen = mine < own_left && theirs < other_left &&
-                                      (KEYS ? mine <= theirs + ahead : theirs <= mine + ahead);
-                    const float added =
-                        mask && seen ? load_as<T>(mask[i() * a.mask_stride[2] + j() * a.mask_stride[3]])
-                                     : 0.0f;
-                    const float w = seen ? fast_exp2((fmaf(s[n][e], scale, added) - log_sum) * LOG2E) : 0.0f;
-                    const float kept = a.dropout_p > 0
-                                           ? (dropped(drop, a, batch, h, i(), j()) ? 0.0f : (float)drop.keep)
-                                           : 1.0f;
-                    s[n][e] = w * (p[n][e] * kept - minus);
-                    p[n][e] = w * kept;
+                    const int h = e / 2;
+                    const float w = fast_exp2(mask ? (s[m][n][e] - log_sum[m][h]) * LOG2E
+                                                   : fmaf(s[m][n][e], unit, -log_sum[m][h]));
+                    const float kept = !EXTRA ? 1.0f : bits >> (4 * n + e) & 1 ? 0.0f : (float)drop.keep;
+                    s[m][n][e] = w * ((EXTRA ? d[m][n][e] * kept : d[m][n][e]) - delta[m][h]);
+                }
+        }
+#pragma unroll
+        for (int c = 0; c < BK / 16; c++) {
+            uint32_t w[2][4];
+            as_a<T>(w[0], s[0], c);
+            as_a<T>(w[1], s[1], c);
+            add_rows<T, HD>(dq, w, keys + c * 16 * LD);
+        }
+    }
+    copy_wait<0>();
+    const float by[2][2] = {{scale, scale}, {scale, scale}};
+    /* This warp's rows of q have been read: they take the result. */
+    give_rows<T, HD>((T *)place<T>(a.grad_q, a.grad_q_stride, at.batch, at.head, row0), a.grad_q_stride[2],
+                     q_len - row0, size, sq + warp * 32 * LD, dq, by);
+}
+
+/* dk and dv of 32 keys a pair of warps. Two warps share 32 keys: the one makes the weights, w = exp(k q^T -
+ * log_sum), and dv += w grad_out; the other, a step behind, the scores' gradient, ds = w (v grad_out^T -
+ * delta), and dk += ds q. Each warp's registers hold one of the two gradients. The weights go from the one to
+ * the other through shared memory, rounded, as the a's that they are for dv. */
+template <class T, int HD, bool EXTRA>
+static __global__ void __launch_bounds__(64 * tiles_of<HD, EXTRA>::PAIRS, 1)
+    tensor_to_keys(const __grid_constant__ pg_attention a, const row_sums *sums) {
+    typedef tiles_of<HD, EXTRA> S;
+    constexpr int LD = S::LD, OWN = S::OWN, OTHER = S::OTHER, N = OTHER / 8, C = OTHER / 16, PAIRS = S::PAIRS,
+                  THREADS = 64 * PAIRS;
+    PG_SHARED(T, shared);
+    T *const own_k = shared, *const own_v = own_k + OWN * LD, *const sq = own_v + OWN * LD,
+             *const sg = sq + 3 * OTHER * LD; /* q: 3 tiles; grad_out: 2 */
+    row_sums *const ss = reinterpret_cast<row_sums *>(sg + 2 * OTHER * LD); /* (3, OTHER) */
+    int4 *const passed = reinterpret_cast<int4 *>(ss + 3 * OTHER); /* (2, PAIRS, C, 2, 32) */
+    uint32_t *const passed_bits =
+        reinterpret_cast<uint32_t *>(passed + 2 * PAIRS * C * 2 * 32); /* (2, PAIRS, 2, 32) */
+    const int lane = threadIdx.x % 32, pair = threadIdx.x / 32 % PAIRS, g = lane / 4, t = lane % 4 * 2;
+    const bool weighs = threadIdx.x < 32 * PAIRS;
+    const int q_len = (int)a.q_len, k_len = (int)a.k_len, size = (int)a.size, v_size = (int)a.v_size;
+    const int share = (int)(a.heads / a.kv_heads);
+    const turn at = turn_of(a, (int)a.kv_heads);
+    if (!at.any) return;
+    const int own = at.rank * OWN, row0 = own + pair * 32, first = a.causal ? own / OTHER * OTHER : 0;
+    const int each = first < q_len ? (q_len - first + OTHER - 1) / OTHER : 0, steps = each * share;
+    const float scale = (float)a.scale, unit = scale * LOG2E;
+    dropout drop = {0, 0, 0, 1};
+    if (EXTRA) drop = dropout_of(a);
+
+    /* The tile of queries of a step: of which head, from where on, in which of the 3 places. */
+    struct tile {
+        int head, from, place;
+    };
+    const auto tile_of = [&](int step) {
+        const int more = share == 1 || each == 0 ? 0 : step / each;
+        const tile r = {at.head * share + more, first + (step - more * each) * OTHER, step % 3};
+        return r;
+    };
+    const auto load = [&](int step) {
+        const tile next = tile_of(step);
+        fetch<T, HD, OTHER, THREADS>(sq + next.place * (OTHER * LD),
+                                     place<T>(a.q, a.q_stride, at.batch, next.head, next.from), a.q_stride[2],
+                                     q_len - next.from, size);
+        fetch<T, HD, OTHER, THREADS>(sg + step % 2 * (OTHER * LD),
+                                     place<T>(a.grad_out, a.grad_out_stride, at.batch, next.head, next.from),
+                                     a.grad_out_stride[2], q_len - next.from, v_size);
+        if (threadIdx.x < OTHER) {
+            const int i = next.from + (int)threadIdx.x;
+            row_sums *const to = ss + next.place * OTHER + threadIdx.x;
+            if (i < q_len)
+                copy_async8(to, sums + (((int64_t)at.batch * a.heads + next.head) * q_len + i));
+            else
+                to->log_sum = INFINITY, to->delta = 0;
+        }
+    };
+    const auto concerns = [&](const tile &of) {
+        return row0 < k_len && !(a.causal && of.from + OTHER - 1 < row0);
+    };
+
+    fetch<T, HD, OWN, THREADS>(own_k, place<T>(a.k, a.k_stride, at.batch, at.head, own), a.k_stride[2],
+                               k_len - own, size);
+    fetch<T, HD, OWN, THREADS>(own_v, place<T>(a.v, a.v_stride, at.batch, at.head, own), a.v_stride[2],
+                               k_len - own, v_size);
+    copy_commit();
+    if (steps > 0) load(0);
+    copy_commit();
+    copy_wait<1>();
+    __syncthreads();
+    warp_rows<T, HD, (HD <= 64)> mine;
+    mine.hold((weighs ? own_k : own_v) + pair * 32 * LD);
+
+    float grad[2][HD / 8][4] = {}, s[2][N][4];
+    for (int step = 0; step <= steps; step++) {
+        copy_wait<0>();
+        __syncthreads(); /* this tile and the last one's weights are there; nobody reads those before */
+        if (step + 1 < steps) load(step + 1);
+        copy_commit();
+        const tile now = tile_of(step);
+        if (weighs) {
+            if (step < steps && concerns(now)) {
+                int4 *const to = passed + (step % 2 * PAIRS + pair) * (C * 2 * 32) + lane;
+                const row_sums *const of = ss + now.place * OTHER + t;
+                const T *const mask = EXTRA ? mask_of<T>(a, at.batch, now.head) : NULL;
+                mine.times_rows(s, sq + now.place * (OTHER * LD));
+                if (mask)
+                    add_mask<T>(s, scale, mask, row0 + g, k_len, a.mask_stride[3], now.from + t, q_len,
+                                a.mask_stride[2]);
+                if (a.causal && now.from < row0 + 31) {
+#pragma unroll
+                    for (int m = 0; m < 2; m++)
+#pragma unroll
+                        for (int h = 0; h < 2; h++) {
+                            const int hidden = row0 + m * 16 + g + h * 8 - now.from - t;
+#pragma unroll
+                            for (int n = 0; n < N; n++) {
+                                if (n * 8 < hidden) s[m][n][2 * h] = -INFINITY;
+                                if (n * 8 + 1 < hidden) s[m][n][2 * h + 1] = -INFINITY;
+                            }
+                        }
                 }
 #pragma unroll
-            for (int c = 0; c < OTHER / 16; c++) {
-                uint32_t w[4], b[4];
-                as_a<T>(w, s, c);
+                for (int n = 0; n < N; n++) {
+                    const float log_sum[2] = {of[n * 8].log_sum, of[n * 8 + 1].log_sum};
 #pragma unroll
-                for (int n = 0; n < HD / 16; n++) {
-                    load_b_trans<LD>(b, of1 + c * 16 * LD + n * 16);
-                    mma(grad1[2 * n], w, b[0], b[1], T());
-                    mma(grad1[2 * n + 1], w, b[2], b[3], T());
+                    for (int m = 0; m < 2; m++)
+#pragma unroll
+                        for (int e = 0; e < 4; e++)
+                            s[m][n][e] = fast_exp2(mask ? (s[m][n][e] - log_sum[e % 2]) * LOG2E
+                                                        : fmaf(s[m][n][e], unit, -log_sum[e % 2]));
                 }
-                if constexpr (KEYS) {
-                    as_a<T>(w, p, c);
+                uint32_t bits[2] = {0, 0};
+                if (EXTRA && a.dropout_p > 0) {
+                    const turn of_now = {0, at.batch, now.head, true};
 #pragma unroll
-                    for (int n = 0; n < HD / 16; n++) {
-                        load_b_trans<LD>(b, of2 + c * 16 * LD + n * 16);
-                        mma(grad2[2 * n], w, b[0], b[1], T());
-                        mma(grad2[2 * n + 1], w, b[2], b[3], T());
+                    for (int m = 0; m < 2; m++) {
+                        bits[m] = dropped_bits<N>(drop,
+                                                  weight_index(a, of_now, now.from + t, row0 + m * 16 + g), 1,
+                                                  (uint64_t)k_len);
+                        passed_bits[((step % 2 * PAIRS + pair) * 2 + m) * 32 + lane] = bits[m];
                     }
                 }
+#pragma unroll
+                for (int c = 0; c < C; c++) {
+                    uint32_t w[2][4];
+#pragma unroll
+                    for (int m = 0; m < 2; m++) {
+                        as_a<T>(w[m], s[m], c);
+                        to[(c * 2 + m) * 32] =
+                            make_int4((int)w[m][0], (int)w[m][1], (int)w[m][2], (int)w[m][3]);
+                        if (EXTRA && a.dropout_p > 0) {
+#pragma unroll
+                            for (int n = 2 * c; n < 2 * c + 2; n++)
+#pragma unroll
+                                for (int e = 0; e < 4; e++)
+                                    s[m][n][e] = bits[m] >> (4 * n + e) & 1 ? 0
+                                                                            : s[m][n][e] * (float)drop.keep;
+                            as_a<T>(w[m], s[m], c);
+                        }
+                    }
+                    add_rows<T, HD>(grad, w, sg + (step % 2 * OTHER + c * 16) * LD);
+                }
             }
+        } else {
+            const tile before = tile_of(step - 1);
+            if (step > 0 && concerns(before)) {
+                const int4 *const from = passed + ((step + 1) % 2 * PAIRS + pair) * (C * 2 * 32) + lane;
+                const row_sums *const of = ss + before.place * OTHER + t;
+                uint32_t bits[2] = {0, 0};
+                if (EXTRA && a.dropout_p > 0)
+                    for (int m = 0; m < 2; m++)
+                        bits[m] = passed_bits[(((step + 1) % 2 * PAIRS + pair) * 2 + m) * 32 + lane];
+#pragma unroll
+                for (int c = 0; c < C; c++) {
+                    uint32_t w[2][4];
+#pragma unroll
+                    for (int m = 0; m < 2; m++) {
+                        const int4 x = from[(c * 2 + m) * 32];
+                        const uint32_t pairs[4] = {(uint32_t)x.x, (uint32_t)x.y, (uint32_t)x.z,
+                                                   (uint32_t)x.w};
+#pragma unroll
+                        for (int i = 0; i < 4; i++) {
+                            const int n = 2 * c + i / 2, e = i % 2 * 2;
+                            float weight[2];
+                            unpack2(pairs[i], &weight[0], &weight[1], T());
+#pragma unroll
+                            for (int u = 0; u < 2; u++) {
+                                const float kept = !EXTRA                           ? 1.0f
+                                                   : bits[m] >> (4 * n + e + u) & 1 ? 0.0f
+                                                                                    : (float)drop.keep;
+                                s[m][n][e + u] =
+                                    weight[u] *
+                                    ((EXTRA ? s[m][n][e + u] * kept : s[m][n][e + u]) - of[n * 8 + u].delta);
+                            }
+                        }
+                        as_a<T>(w[m], s[m], c);
+                    }
+                    add_rows<T, HD>(grad, w, sq + (before.place * OTHER + c * 16) * LD);
+                }
+            }
+            if (step < steps && concerns(now)) mine.times_rows(s, sg + step % 2 * (OTHER * LD));
         }
-        copy_wait<0>();
-        if (steps == 0) __syncthreads(); /* no step waited for what other threads copy into this warp's rows */
-        __syncwarp(); /* this warp's own rows have been read: they take the results */
-#pragma unroll
-        for (int n = 0; n < HD / 8; n++)
-#pragma unroll
-            for (int h = 0; h < 2; h++) {
-                const int at = (warp * 16 + g + h * 8) * LD + n * 8 + t;
-                *reinterpret_cast<uint32_t *>(x1 + at) =
-                    pack2(grad1[n][2 * h] * scale, grad1[n][2 * h + 1] * scale, T());
-                if constexpr (KEYS)
-                    *reinterpret_cast<uint32_t *>(x2 + at) = pack2(grad2[n][2 * h], grad2[n][2 * h + 1], T());
-            }
-        const T *to1 =
-            place<T>(KEYS ? a.grad_k : a.grad_q, KEYS ? a.grad_k_stride : a.grad_q_stride, batch, head, row0);
-        store_rows<T, HD, 16>((T *)to1, KEYS ? a.grad_k_stride[2] : a.grad_q_stride[2], own_n - row0, a.size,
-                              x1 + warp * 16 * LD);
-        if (KEYS)
-            store_rows<T, HD, 16>((T *)place<T>(a.grad_v, a.grad_v_stride, batch, head, row0),
-                                  a.grad_v_stride[2], own_n - row0, a.v_size, x2 + warp * 16 * LD);
-        __syncthreads();
     }
+    copy_wait<0>();
+    __syncthreads(); /* own keys and values have been read: they take the results */
+    const float times = weighs ? 1.0f : scale, by[2][2] = {{times, times}, {times, times}};
+    if (weighs)
+        give_rows<T, HD>((T *)place<T>(a.grad_v, a.grad_v_stride, at.batch, at.head, row0),
+                         a.grad_v_stride[2], k_len - row0, v_size, own_v + pair * 32 * LD, grad, by);
+    else
+        give_rows<T, HD>((T *)place<T>(a.grad_k, a.grad_k_stride, at.batch, at.head, row0),
+                         a.grad_k_stride[2], k_len - row0, size, own_k + pair * 32 * LD, grad, by);
 }
 
 /* ---- launchers ---- */
@@ -725,24 +1038,44 @@ template <class Kernel> static int allow_shared(Kernel *kernel, size_t bytes, st
     done.fetch_or(bit, std::memory_order_relaxed);
     return PG_KERNEL_OK;
 }
-#define LAUNCH_TILES(kernel, items, threads, bytes, context, ...)                               \
-    do {                                                                                        \
-        static std::atomic<uint64_t> allowed_;                                                  \
-        const int64_t items_ = (items);                                                         \
-        if (items_ <= 0) break;                                                                 \
-        if (allow_shared(kernel, bytes, allowed_) != PG_KERNEL_OK) return PG_KERNEL_FAILED;     \
-        PG_LAUNCH(kernel, blocks_for(items_, 1), threads, bytes, context, __VA_ARGS__, items_); \
+#define LAUNCH_TILES(kernel, items, threads, bytes, context, ...)                                            \
+    do {                                                                                                     \
+        static std::atomic<uint64_t> allowed_;                                                               \
+        const int64_t items_ = (items);                                                                      \
+        if (items_ <= 0) break;                                                                              \
+        if (allow_shared(kernel, bytes, allowed_) != PG_KERNEL_OK) return PG_KERNEL_FAILED;                  \
+        PG_LAUNCH(kernel, blocks_for(items_, 1), threads, bytes, context, __VA_ARGS__, items_);              \
+    } while (0)
+
+#define LAUNCH_TURNS(kernel, grid, threads, bytes, context, ...)                                             \
+    do {                                                                                                     \
+        static std::atomic<uint64_t> allowed_;                                                               \
+        const dim3 grid_ = (grid);                                                                           \
+        if (grid_.x == 0 || grid_.y == 0) break;                                                             \
+        if (allow_shared(kernel, bytes, allowed_) != PG_KERNEL_OK) return PG_KERNEL_FAILED;                  \
+        PG_LAUNCH(kernel, grid_, threads, bytes, context, __VA_ARGS__);                                      \
     } while (0)
 
 static int64_t ceiling(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+/* turn_of's grid. The heads of a group stream half of the L2 cache, `each` bytes a head. */
+static dim3 turns_of(int64_t tiles, int64_t heads, int64_t each) {
+    int64_t group = (INT64_C(24) << 20) / (each > 0 ? each : 1);
+    if (group < ceiling(heads, 65535)) group = ceiling(heads, 65535);
+    if (group > heads) group = heads;
+    return dim3((unsigned)group, (unsigned)tiles, (unsigned)(group ? ceiling(heads, group) : 1));
+}
 
 static bool rows_fit(const void *p, const int64_t *stride) {
     return aligned16(p) && stride[0] % 8 == 0 && stride[1] % 8 == 0 && stride[2] % 8 == 0;
 }
 static bool tensor_cores_fit(const pg_attention *a, bool backward) {
-    return a->size % 8 == 0 && a->v_size % 8 == 0 && a->size <= 128 && a->v_size <= 128 && a->scale > 0 &&
-           a->scale < 1e30 && rows_fit(a->q, a->q_stride) && rows_fit(a->k, a->k_stride) &&
-           rows_fit(a->v, a->v_stride) && rows_fit(a->out, a->out_stride) &&
+    const int64_t most = a->q_len > a->k_len ? a->q_len
+                                             : a->k_len; /* counted in ints; tiles are a grid's y */
+    return a->size % 8 == 0 && a->v_size % 8 == 0 && a->size <= 128 && a->v_size <= 128 && a->scale > 1e-30 &&
+           a->scale < 1e30 && most < 32 * INT64_C(65535) && a->batch * a->heads < 1 << 30 &&
+           rows_fit(a->q, a->q_stride) && rows_fit(a->k, a->k_stride) && rows_fit(a->v, a->v_stride) &&
+           rows_fit(a->out, a->out_stride) &&
            (!backward ||
             (rows_fit(a->grad_out, a->grad_out_stride) && rows_fit(a->grad_q, a->grad_q_stride) &&
              rows_fit(a->grad_k, a->grad_k_stride) && rows_fit(a->grad_v, a->grad_v_stride)));
@@ -766,17 +1099,40 @@ template <class T> static int forward_plain(const pg_context *context, const pg_
                  context, a);
     return launched();
 }
-template <class T, int HD> static int forward_tensor(const pg_context *context, const pg_attention &a) {
-    typedef tensor_tiles<HD> S;
-    LAUNCH_TILES((tensor_forward<T, HD>), a.batch * a.heads * ceiling(a.q_len, S::QUERIES), 128, S::FORWARD,
-                 context, a);
+template <class T, int HD, bool EXTRA>
+static int forward_tensor(const pg_context *context, const pg_attention &a) {
+    typedef tiles_of<HD, EXTRA> S;
+    LAUNCH_TURNS((tensor_forward<T, HD, EXTRA>),
+                 turns_of(ceiling(a.q_len, S::QUERIES), a.batch * a.heads, a.k_len * (a.size + a.v_size) * 2),
+                 128, S::FORWARD, context, a);
     return launched();
 }
+/* Whether blocks can have the shared memory that kernels without mask and dropout take: compute
+ * capability 8.0 and 9.0 give 163 KiB and more, others 99. */
+static bool room_for_wide_steps(void) {
+    int device = 0, bytes = 0;
+    return cudaGetDevice(&device) == cudaSuccess &&
+           cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) == cudaSuccess &&
+           (size_t)bytes >= tiles_of<128, false>::TO_KEYS;
+}
+static_assert(tiles_of<128, false>::TO_KEYS <= 163 << 10 && tiles_of<96, false>::TO_KEYS <= 163 << 10 &&
+                  tiles_of<128, true>::TO_KEYS <= 99 << 10 && tiles_of<128, true>::TO_QUERIES <= 99 << 10 &&
+                  tiles_of<128, true>::FORWARD <= 99 << 10 && tiles_of<64, true>::TO_KEYS <= 99 << 10,
+              "they fit");
+/* The narrowest columns that hold a row. */
+#define PG_BY_COLUMNS(f, a, ...)                                                                             \
+    do {                                                                                                     \
+        const int64_t columns_ = (a).size > (a).v_size ? (a).size : (a).v_size;                              \
+        const bool extra_ = (a).mask || (a).dropout_p > 0 || !room_for_wide_steps();                         \
+        if (extra_) return columns_ <= 64 ? f<T, 64, true>(__VA_ARGS__) : f<T, 128, true>(__VA_ARGS__);      \
+        if (columns_ <= 32) return f<T, 32, false>(__VA_ARGS__);                                             \
+        if (columns_ <= 64) return f<T, 64, false>(__VA_ARGS__);                                             \
+        if (columns_ <= 96) return f<T, 96, false>(__VA_ARGS__);                                             \
+        return f<T, 128, false>(__VA_ARGS__);                                                                \
+    } while (0)
 template <class T> static int forward(const pg_context *context, const pg_attention &a) {
     if constexpr (sizeof(T) == 2) {
-        if (tensor_cores_fit(&a, false))
-            return a.size <= 64 && a.v_size <= 64 ? forward_tensor<T, 64>(context, a)
-                                                  : forward_tensor<T, 128>(context, a);
+        if (tensor_cores_fit(&a, false)) PG_BY_COLUMNS(forward_tensor, a, context, a);
     }
     return forward_plain<T>(context, a);
 }
@@ -791,27 +1147,34 @@ static int backward_plain(const pg_context *context, const pg_attention &a, cons
                  P::BYTES, context, a, delta);
     return launched();
 }
-template <class T, int HD>
-static int backward_tensor(const pg_context *context, const pg_attention &a, const float *delta) {
-    typedef tensor_tiles<HD> S;
-    LAUNCH_TILES((tensor_backward<T, HD, true>), a.batch * a.kv_heads * ceiling(a.k_len, S::OWN), 128,
-                 S::BACKWARD, context, a, delta);
-    LAUNCH_TILES((tensor_backward<T, HD, false>), a.batch * a.heads * ceiling(a.q_len, S::OWN), 128,
-                 S::BACKWARD, context, a, delta);
+template <class T, int HD, bool EXTRA>
+static int backward_tensor(const pg_context *context, const pg_attention &a, row_sums *sums) {
+    typedef tiles_of<HD, EXTRA> S;
+    const int64_t rows = a.batch * a.heads * a.q_len;
+    int lanes = 1;
+    while (lanes * 8 < a.v_size) lanes *= 2;
+    if (rows > 0)
+        PG_LAUNCH((tensor_sums<T>), blocks_for(rows, 256 / lanes), 256, 0, context, a, lanes,
+                  a.mask ? 1.0f : LOG2E, sums);
+    LAUNCH_TURNS((tensor_to_keys<T, HD, EXTRA>),
+                 turns_of(ceiling(a.k_len, S::OWN), a.batch * a.kv_heads,
+                          a.heads / a.kv_heads * a.q_len * (a.size + a.v_size) * 2),
+                 64 * S::PAIRS, S::TO_KEYS, context, a, sums);
+    LAUNCH_TURNS((tensor_to_queries<T, HD, EXTRA>),
+                 turns_of(ceiling(a.q_len, S::QUERIES), a.batch * a.heads, a.k_len * (a.size + a.v_size) * 2),
+                 128, S::TO_QUERIES, context, a, sums);
     return launched();
 }
 template <class T> static int backward(const pg_context *context, const pg_attention &a) {
     typedef compute_t<T> C;
     const int64_t rows = a.batch * a.heads * a.q_len;
-    C *delta = (C *)context->scratch(context, (size_t)(rows + 1) * sizeof(C));
-    if (!delta) return PG_KERNEL_NO_SCRATCH;
-    if (rows > 0) PG_LAUNCH((deltas<T>), blocks_for(rows, 8, 1 << 16), 256, 0, context, a, delta);
+    void *sums = context->scratch(context, (size_t)(rows + 1) * sizeof(row_sums));
+    if (!sums) return PG_KERNEL_NO_SCRATCH;
     if constexpr (sizeof(T) == 2) {
-        if (tensor_cores_fit(&a, true))
-            return a.size <= 64 && a.v_size <= 64 ? backward_tensor<T, 64>(context, a, delta)
-                                                  : backward_tensor<T, 128>(context, a, delta);
+        if (tensor_cores_fit(&a, true)) PG_BY_COLUMNS(backward_tensor, a, context, a, (row_sums *)sums);
     }
-    return backward_plain<T>(context, a, delta);
+    if (rows > 0) PG_LAUNCH((deltas<T>), blocks_for(rows, 8, 1 << 16), 256, 0, context, a, (C *)sums);
+    return backward_plain<T>(context, a, (C *)sums);
 }
 
 extern "C" int PG_K(attention)(const pg_context *context, int dtype, const pg_attention *a) {

@@ -42,6 +42,15 @@ static __device__ __forceinline__ void ldmatrix_trans(uint32_t (&r)[4], const vo
 static __device__ __forceinline__ void copy_async(void *shared, const void *global) {
     asm volatile("cp.async.cg.shared.global [%0],[%1],16;" :: "r"(shared_address(shared)), "l"(global) : "memory");
 }
+/* The same, or 16 zero bytes where not `there`: then nothing is read. */
+static __device__ __forceinline__ void copy_async_if(bool there, void *shared, const void *global) {
+    asm volatile("cp.async.cg.shared.global [%0],[%1],16,%2;"
+                 :: "r"(shared_address(shared)), "l"(global), "r"(there ? 16 : 0) : "memory");
+}
+/* 8 aligned bytes. */
+static __device__ __forceinline__ void copy_async8(void *shared, const void *global) {
+    asm volatile("cp.async.ca.shared.global [%0],[%1],8;" :: "r"(shared_address(shared)), "l"(global) : "memory");
+}
 /* What was started since the last commit is a group. */
 static __device__ __forceinline__ void copy_commit(void) { asm volatile("cp.async.commit_group;" ::: "memory"); }
 /* Until at most N of this thread's groups are under way; other threads' need a barrier after it. */
@@ -57,6 +66,16 @@ static __device__ __forceinline__ uint32_t pack2(float x, float y, __nv_bfloat16
     uint32_t r;
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(y), "f"(x));
     return r;
+}
+
+/* The two floats of a pair. */
+static __device__ __forceinline__ void unpack2(uint32_t pair, float *low, float *high, __half) {
+    *low = __half2float(__ushort_as_half((unsigned short)pair));
+    *high = __half2float(__ushort_as_half((unsigned short)(pair >> 16)));
+}
+static __device__ __forceinline__ void unpack2(uint32_t pair, float *low, float *high, __nv_bfloat16) {
+    *low = __uint_as_float(pair << 16);
+    *high = __uint_as_float(pair & 0xffff0000u);
 }
 
 /* 2^x within 2 ulp (2^-22), results below 2^-126 are 0: for what is rounded to a half afterwards. */
@@ -145,6 +164,12 @@ static inline void ldmatrix_trans(uint32_t (&r)[4], const void *row, PG_PLACE) {
 static inline void copy_async(void *shared, const void *global, PG_PLACE) {
     on_cpu::async_copy_start(shared, global, 16, 16, file, line);
 }
+static inline void copy_async_if(bool there, void *shared, const void *global, PG_PLACE) {
+    on_cpu::async_copy_start(shared, global, 16, there ? 16 : 0, file, line);
+}
+static inline void copy_async8(void *shared, const void *global, PG_PLACE) {
+    on_cpu::async_copy_start(shared, global, 8, 8, file, line);
+}
 static inline void copy_commit(void) { on_cpu::async_copy_commit(); }
 template <int N> static inline void copy_wait(void) { on_cpu::async_copy_wait(N); }
 
@@ -153,6 +178,9 @@ static inline uint32_t pack2(float x, float y, __half) {
 }
 static inline uint32_t pack2(float x, float y, __nv_bfloat16) {
     return __bfloat16_as_ushort(__float2bfloat16_rn(x)) | (uint32_t)__bfloat16_as_ushort(__float2bfloat16_rn(y)) << 16;
+}
+template <class T> static inline void unpack2(uint32_t pair, float *low, float *high, T) {
+    ptx_on_cpu::unpack(pair, low, high, T());
 }
 static inline float fast_exp2(float x) { return exp2f(x); }
 

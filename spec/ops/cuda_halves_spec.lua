@@ -70,12 +70,14 @@ on_cuda("spec/ops/cuda_halves_spec.lua", function()
             end)
         end)
 
-        -- { batch, heads, kv heads, queries, keys, size, size of values }: around the tiles of 128 and 64 queries and
-        -- of 64 and 32 keys; sizes padded to 64 and to 128, and those that go without tensor cores
+        -- { batch, heads, kv heads, queries, keys, size, size of values }: around the tiles of 128 queries or keys
+        -- against 32, 48 and 64; sizes padded to 32, 64, 96 and 128, and those that go without tensor cores; keys
+        -- that no query sees under the causal rule
         local SHAPES = {
             { 1, 2, 2, 5, 7, 64, 64 }, { 1, 4, 2, 130, 70, 64, 64 }, { 1, 2, 2, 64, 129, 32, 40 },
             { 1, 1, 1, 150, 150, 128, 128 }, { 1, 2, 1, 33, 70, 80, 96 }, { 2, 4, 2, 20, 30, 12, 5 },
             { 1, 1, 1, 40, 40, 136, 136 }, { 1, 1, 1, 3, 300, 32, 32 },
+            { 1, 4, 2, 20, 300, 64, 64 }, { 2, 2, 1, 140, 200, 96, 72 }, { 1, 2, 1, 50, 190, 104, 128 },
         }
         local function shapes_of(s)
             return { { s[1], s[2], s[4], s[6] }, { s[1], s[3], s[5], s[6] }, { s[1], s[3], s[5], s[7] } }
