@@ -7,12 +7,27 @@
 
 /* ---- the shared path ---- */
 
-static bool same_dense(const pg_tensor *a, const pg_tensor *b) {
-    return a->impl->contiguous && b->impl->contiguous && pg_same_shape(a, b);
+/* The first tensor where all are dense, of one shape, on one device and of the dtypes that the op reads; else
+ * NULL. */
+static const pg_impl *alike(int n, const pg_operand *operands, int compute, int keep) {
+    const pg_impl *first = NULL;
+    for (int k = 0; k < n; k++) {
+        if (!operands[k].tensor) continue;
+        const pg_impl *x = operands[k].tensor->impl;
+        if (x->dtype != (k == keep ? PG_BOOL : compute) || !x->contiguous) return NULL;
+        if (!first) {
+            first = x;
+            continue;
+        }
+        if (x->storage->device != first->storage->device || x->ndim != first->ndim) return NULL;
+        for (int i = 0; i < x->ndim; i++)
+            if (x->shape[i] != first->shape[i]) return NULL;
+    }
+    return first;
 }
 
-/* All tensor operands have out's shape and are dense: one loop. */
-static bool fill_dense(pg_strided *s, const pg_tensor *out, int n, const pg_operand *operands, int compute,
+/* Tensors that are alike, out among them: one loop. */
+static void fill_dense(pg_strided *s, const pg_tensor *out, int n, const pg_operand *operands, int compute,
                        int keep) {
     s->ndim = 1;
     s->n = n + 1;
@@ -21,18 +36,10 @@ static bool fill_dense(pg_strided *s, const pg_tensor *out, int n, const pg_oper
     s->data[0] = pg_data(out);
     for (int k = 0; k < n; k++) {
         const pg_tensor *t = operands[k].tensor;
-        if (!t) {
-            s->stride[k + 1][0] = 0;
-            s->data[k + 1] = NULL;
-            s->scalar[k + 1] = pg_value_of(operands[k].number, k == keep ? PG_BOOL : compute);
-        } else if (same_dense(t, out)) {
-            s->stride[k + 1][0] = 1;
-            s->data[k + 1] = pg_data(t);
-        } else {
-            return false;
-        }
+        s->stride[k + 1][0] = t != NULL;
+        s->data[k + 1] = t ? pg_data(t) : NULL;
+        if (!t) s->scalar[k + 1] = pg_value_of(operands[k].number, k == keep ? PG_BOOL : compute);
     }
-    return true;
 }
 
 static void fill_strided(pg_strided *s, const pg_tensor *out, int n, const pg_operand *operands, int compute,
@@ -59,8 +66,22 @@ static bool put_off(const pg_tensor *out, int op, int compute, int result, int n
     return pg_defer(out, &o);
 }
 
-int pg_pointwise(pg_tensor *out, int op, int compute, int result, int n, const pg_operand *operands, int keep,
-                 const double *p) {
+/* out = op(operands), which are of the dtypes that it reads. dense: and alike, of out's shape. */
+static int run(pg_tensor *out, bool dense, int op, int compute, int result, int n, const pg_operand *operands,
+               int keep, const double *p) {
+    if (out->impl->numel == 0) return PG_OK;
+    if (pg_deferring && put_off(out, op, compute, result, n, operands, keep, p)) return PG_OK;
+    pg_strided s;
+    if (dense) fill_dense(&s, out, n, operands, compute, keep);
+    else fill_strided(&s, out, n, operands, compute, keep);
+    int status = PG_RUN(pg_device_of(out), pointwise, op, compute, &s, p);
+    if (status < 0) pg_tensor_release(out);
+    return status;
+}
+
+/* Operands of several shapes, dtypes or devices. */
+static int run_unlike(pg_tensor *out, int op, int compute, int result, int n, const pg_operand *operands, int keep,
+                      const double *p) {
     pg_tensor converted[OPERANDS_MAX];
     pg_operand use[OPERANDS_MAX];
     pg_number read[OPERANDS_MAX];
@@ -94,15 +115,21 @@ int pg_pointwise(pg_tensor *out, int op, int compute, int result, int n, const p
         }
     }
     if (status >= 0) status = pg_new(out, device, result, ndim, shape);
-    if (status >= 0 && out->impl->numel > 0 &&
-        !(pg_deferring && put_off(out, op, compute, result, n, use, keep, p))) {
-        pg_strided s;
-        if (!fill_dense(&s, out, n, use, compute, keep)) fill_strided(&s, out, n, use, compute, keep);
-        status = PG_RUN(device, pointwise, op, compute, &s, p);
-        if (status < 0) pg_tensor_release(out);
+    if (status >= 0) {
+        const pg_impl *like = alike(n, use, compute, keep);
+        const bool dense = like && like->ndim == ndim && like->numel == out->impl->numel;
+        status = run(out, dense, op, compute, result, n, use, keep, p);
     }
     while (made > 0) pg_tensor_release(&converted[--made]);
     return status;
+}
+
+int pg_pointwise(pg_tensor *out, int op, int compute, int result, int n, const pg_operand *operands, int keep,
+                 const double *p) {
+    const pg_impl *like = alike(n, operands, compute, keep);
+    if (!like) return run_unlike(out, op, compute, result, n, operands, keep, p);
+    int status = pg_new(out, like->storage->device, result, like->ndim, like->shape);
+    return status < 0 ? status : run(out, true, op, compute, result, n, operands, keep, p);
 }
 
 int pg_result_of(const pg_tensor *a, const pg_tensor *b, const pg_number *b_number) {
