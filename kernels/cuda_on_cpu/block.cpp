@@ -165,10 +165,22 @@ void fail(const char *file, int line, const char *format, ...) {
     }
     launch_failed("kernel %s: %s (%s%s:%d)%s", shape->name, what, where, file, line, waiting);
     failed = true;
-    release(&grid_ends);
     void *never;
     go(&never, caller_stopped_at, nullptr);
     __builtin_unreachable();
+}
+
+/* What the abandoned threads did comes before what their launch's caller does next. */
+static void release_abandoned(void) {
+    if (!__tsan_switch_to_fiber) return;
+    for (block_thread &thread : threads) {
+        for (watched_thread &w : thread.watched) {
+            if (!w.fiber) continue;
+            __tsan_switch_to_fiber(w.fiber, ORDERS_NOTHING);
+            release(&grid_ends);
+            __tsan_switch_to_fiber(caller_tsan_fiber, ORDERS_NOTHING);
+        }
+    }
 }
 
 /* The threads' stacks are abandoned where they stand: kernels own nothing. */
@@ -269,8 +281,9 @@ void run_grid(const launch_shape &launch, void (*body)(void *arguments), void *a
         from_caller = true;
         leave(&caller_stopped_at, false);
     }
-    acquire(&grid_ends);
     current = nullptr;
+    if (failed) release_abandoned();
+    acquire(&grid_ends);
     if (failed) clean_up();
     shared_end(grid.shared);
     grid.shared = nullptr;

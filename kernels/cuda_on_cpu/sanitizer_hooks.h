@@ -32,17 +32,8 @@ static inline void release(void *p) {
     if (__tsan_release) __tsan_release(p);
 }
 
-/* What was done so far to [p, p + bytes) does not count: this memory is another block's now. It is what a
- * collected heap tells the thread sanitizer of memory that it gives out again; the "heap" here is all
- * there is. */
-static inline void forget_accesses(void *p, size_t bytes) {
-    if (!__tsan_java_alloc || bytes == 0) return;
-    static bool told;
-    if (!told) __tsan_java_init(8, UINTPTR_MAX / 2);
-    told = true;
-    const uintptr_t first = (uintptr_t)p & ~(uintptr_t)7, end = ((uintptr_t)p + bytes + 7) & ~(uintptr_t)7;
-    __tsan_java_alloc(first, end - first);
-}
+/* What was done so far to [p, p + bytes) does not count: this memory is another block's now. */
+void forget_accesses(void *p, size_t bytes);
 
 }   // namespace on_cpu
 

@@ -271,7 +271,7 @@ static void run_limits(void) {
 
 /* A launch that failed leaves the device as it was. */
 static __global__ void skips_barrier(void) {
-    if (threadIdx.x % 2) __syncthreads();
+    if (__shfl_xor_sync(~0u, threadIdx.x, 1) % 2) __syncthreads();
 }
 static void run_after_failure(void) {
     for (int i = 0; i < 3; i++) {

@@ -216,6 +216,19 @@ template <bool fixed> static bool run_global_race() {
     return is(64, [](int i) { return 4.0f * (float)i + 384; });
 }
 
+/* In a variable of the program, not in allocated memory. */
+static __device__ float total;
+template <bool fixed> static __global__ void variable_race(float *out, const float *in) {
+    if (fixed) atomicAdd(&total, in[threadIdx.x]);
+    else total += in[threadIdx.x];
+    __syncthreads();
+    if (threadIdx.x == 0) out[0] = total;
+}
+template <bool fixed> static bool run_variable_race() {
+    PG_LAUNCH(variable_race<fixed>, 1, N, 0, context, out, in);
+    return is(1, [](int) { return 32640.0f; });
+}
+
 template <bool fixed> static __global__ void race_between_blocks(float *out, const float *in) {
     if (fixed) atomicAdd(out, in[blockIdx.x]);
     else if (threadIdx.x == blockIdx.x) *out += in[blockIdx.x];
@@ -384,7 +397,7 @@ template <bool fixed> static bool run_synchronise_in_capture() {
     X(barrier_missing) X(reuse_without_barrier) X(warp_synchronous) X(barrier_skipped) X(two_barriers) \
     X(mask_mismatched) X(two_collectives) X(lane_outside) X(uninitialised_shared) X(uninitialised_dynamic) \
     X(wait_forgotten) X(wait_never) X(copy_of_another) \
-    X(global_race) X(race_between_blocks) X(block_order) X(beyond_global) \
+    X(global_race) X(variable_race) X(race_between_blocks) X(block_order) X(beyond_global) \
     X(beyond_dynamic) X(beyond_static) X(beyond_static_pointer) X(misaligned) X(freed_memory) \
     X(event_missing) X(buffer_reused) X(host_access) X(copy_too_long) X(wrong_direction) X(shared_limit) \
     X(synchronise_in_capture)

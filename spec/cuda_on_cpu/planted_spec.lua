@@ -21,6 +21,7 @@ local found = {
     wait_never = { plain = "a thread ends with 1 asynchronous copies that it never waited for" },
     copy_of_another = { shuffled = "^wrong\n", races = "data race" },
     global_race = RACE,
+    variable_race = RACE,
     race_between_blocks = RACE,
     block_order = { reverse = "^wrong\n", shuffled = "^wrong\n", races = "data race" },
     beyond_global = { bounds = "heap%-buffer%-overflow" },
