@@ -41,8 +41,8 @@ if(PERIGEE_CUDA_EMULATED AND CMAKE_CXX_COMPILER)
         -Wall -Wextra -Wno-unknown-pragmas -Wno-maybe-uninitialized $<$<BOOL:${PERIGEE_WERROR}>:-Werror>
         "-ffile-prefix-map=${PROJECT_SOURCE_DIR}/=")
 
-    # The kernels, the device library and the stand-ins' own arithmetic: with the sanitizers' checks where they
-    # are asked for.
+    # The kernels, the device library and the stand-ins' own arithmetic: with the sanitizers' checks where
+    # they are asked for.
     set_source_files_properties(${cuda_sources} PROPERTIES LANGUAGE CXX)
     add_library(cuda_emulated_kernels OBJECT ${cuda_sources} "${emulator_folder}/cublaslt.cpp")
     target_link_libraries(cuda_emulated_kernels PRIVATE cuda_emulated_flags)

@@ -20,12 +20,12 @@ static int stop_at_start(struct dl_phdr_info *library, size_t, void *) {
     return 0;
 }
 static void stop_in_mapped_memory(void) {
-    const uintptr_t gib = (uintptr_t)1 << 30, reach = 64 * gib, stack = (uintptr_t)&gib;
+    const uintptr_t gib = (uintptr_t)1 << 30, reach = 64 * gib;
     void *page = mmap(nullptr, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (page == MAP_FAILED) return;
     munmap(page, 4096);
-    for (uintptr_t p = ((uintptr_t)page - reach) / gib * gib; p < (uintptr_t)page + reach && p < stack; p += gib)
-        __tsan_java_alloc(p, 8);
+    const uintptr_t from = ((uintptr_t)page - reach) / gib * gib, stack = (uintptr_t)&gib;
+    for (uintptr_t p = from; p < from + 2 * reach && p < stack; p += gib) __tsan_java_alloc(p, 8);
 }
 
 void forget_accesses(void *p, size_t bytes) {
