@@ -53,12 +53,12 @@ static __device__ __forceinline__ void add_residual(const T *residual, T *sum, i
     }
 }
 
-template <class T, int E, int P, bool WIDE>
+template <class T, int E, int P, int WIDE>
 ROWS_KERNEL norm_held(int64_t rows, int64_t n, const T *in, const T *residual, const T *weight, const T *bias,
                       double eps, T *out, T *sum_out, compute_t<T> *mean_out, compute_t<T> *rstd_out) {
     typedef compute_t<T> C;
     TEAM_OF_ROW(WIDE);
-    if (row >= rows) return;
+    if (row >= rows) n = 0;
     const int at = thread * P, step = threads * P;
     const C inverse = (C)1 / (C)n;
     C x[E], sum = 0, spread = 0;
@@ -76,8 +76,8 @@ ROWS_KERNEL norm_held(int64_t rows, int64_t n, const T *in, const T *residual, c
     const C rstd = rstd_of(team_sum<WIDE>(spread) * inverse, eps);
     normalize<E, P>(n, at, step, x, mean, rstd, weight, bias);
     give_steps<E, P>(out + row * n, n, at, step, x);
-    if (thread == 0 && mean_out) mean_out[row] = mean;
-    if (thread == 0 && rstd_out) rstd_out[row] = rstd;
+    if (thread == 0 && row < rows && mean_out) mean_out[row] = mean;
+    if (thread == 0 && row < rows && rstd_out) rstd_out[row] = rstd;
 }
 
 /* Rows of any length, read three times. */
@@ -163,7 +163,7 @@ static __device__ __forceinline__ void add_steps(const T *grad_sum, int64_t n, i
     }
 }
 
-template <class T, int E, int P, bool WIDE>
+template <class T, int E, int P, int WIDE>
 ROWS_KERNEL norm_backward_held(norm_slopes<T> a) {
     typedef compute_t<T> C;
     const int warp = (int)threadIdx.x / WARP;

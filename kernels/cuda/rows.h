@@ -1,4 +1,4 @@
-/* rows.h: rows of numbers, each taken by a team of threads: a warp, or a whole block. What a team sums is
+/* rows.h: rows of numbers, each taken by a team of threads: some lanes, a warp, or a block. What a team sums is
  * added in an order that the row's length alone decides: each thread's own values in order, the lanes in
  * halves, the warps in halves. */
 #ifndef PG_CUDA_ROWS_H
@@ -7,6 +7,9 @@
 #include "cuda.h"
 
 enum { WARP = 32 };
+/* The kinds of teams, as `WIDE` in templates: false, true, and blockDim.x neighbouring lanes of a warp, a power of
+ * two of them, threadIdx.y of a block. */
+enum { TEAM_WARP, TEAM_BLOCK, TEAM_LANES };
 #define PG_FULL_MASK 0xffffffffu
 
 /* ---- P values at once: one element, or 16 bytes of them ---- */
@@ -75,6 +78,13 @@ struct op_max {
     template <class C> __device__ __forceinline__ C operator()(C a, C b) const { return b > a ? b : a; }
 };
 
+template <class C, class Op> static __device__ __forceinline__ C lanes_all(C x, Op op) {
+    for (int step = (int)blockDim.x / 2; step > 0; step /= 2) {
+        const C other = __shfl_xor_sync(PG_FULL_MASK, x, step);
+        x = op(x, other);
+    }
+    return x;
+}
 template <class C, class Op> static __device__ __forceinline__ C warp_all(C x, Op op) {
 #pragma unroll
     for (int step = WARP / 2; step > 0; step /= 2) {
@@ -94,15 +104,15 @@ template <class C, class Op> static __device__ __forceinline__ C block_all(C x, 
     __syncthreads();
     return warp_all(lane < warps ? part[lane] : none, op);
 }
-/* WIDE: the team is the block; else a warp. */
-template <bool WIDE, class C, class Op> static __device__ __forceinline__ C team_all(C x, Op op, C none) {
-    if constexpr (WIDE) return block_all(x, op, none);
-    else return warp_all(x, op);
+template <int WIDE, class C, class Op> static __device__ __forceinline__ C team_all(C x, Op op, C none) {
+    if constexpr (WIDE == TEAM_BLOCK) return block_all(x, op, none);
+    else if constexpr (WIDE == TEAM_WARP) return warp_all(x, op);
+    else return lanes_all(x, op);
 }
-template <bool WIDE, class C>
+template <int WIDE, class C>
 static __device__ __forceinline__ C team_sum(C x) { return team_all<WIDE>(x, op_sum(), (C)0); }
 /* Two sums for the price of one. */
-template <bool WIDE, class C> static __device__ __forceinline__ void team_sums(C *a, C *b) {
+template <int WIDE, class C> static __device__ __forceinline__ void team_sums(C *a, C *b) {
     *a = warp_all(*a, op_sum());
     *b = warp_all(*b, op_sum());
     if constexpr (WIDE) {
@@ -119,7 +129,7 @@ template <bool WIDE, class C> static __device__ __forceinline__ void team_sums(C
         *b = warp_all(lane < warps ? part[WARP + lane] : (C)0, op_sum());
     }
 }
-template <bool WIDE, class C>
+template <int WIDE, class C>
 static __device__ __forceinline__ C team_max(C x) { return team_all<WIDE>(x, op_max(), lowest<C>()); }
 
 /* ---- sums of exponentials while the maximum is still being found ---- */
@@ -141,7 +151,7 @@ template <int N, class C> static __device__ __forceinline__ void add_terms(expon
     e->top = top;
     e->sum = sum;
 }
-template <bool WIDE, class C> static __device__ __forceinline__ exponentials<C> team_join(exponentials<C> e) {
+template <int WIDE, class C> static __device__ __forceinline__ exponentials<C> team_join(exponentials<C> e) {
     const C top = team_max<WIDE>(e.top), shift = shift_of(top);
     exponentials<C> r;
     r.top = top;
@@ -151,8 +161,8 @@ template <bool WIDE, class C> static __device__ __forceinline__ exponentials<C> 
 
 /* ---- shapes of launches ---- */
 
-/* A block of warps, a row each; a row that a warp holds with 8 or 32 values a thread; threads of the
- * widest team, which holds 16. */
+/* A block of warps, or of as many lanes in shorter teams; a row that a warp holds with 8 or 32 values a thread;
+ * threads of the widest team, which holds 16. */
 enum { TEAM_WARPS = 4, SHORT_ROW = 8 * WARP, WARP_ROW = 32 * WARP, TEAM_MOST = 512, HELD = 16 * TEAM_MOST };
 
 /* Threads of a block that walks a row of n, `per` values a thread and step: whole warps, 32 to `most`. */
@@ -162,31 +172,45 @@ static inline int team_size(int64_t n, int per, int most) {
     return threads;
 }
 
-/* A kernel whose teams are blocks where WIDE, else warps. */
-#define ROWS_KERNEL static __global__ __launch_bounds__(WIDE ? TEAM_MOST : TEAM_WARPS * WARP) void
+/* A kernel of such teams. Doubles may take the registers that they need. */
+#define ROWS_KERNEL                                                                                          \
+    static __global__ __launch_bounds__((int)WIDE == TEAM_BLOCK ? TEAM_MOST : TEAM_WARPS * WARP,             \
+                                        sizeof(T) == 8 ? 1 : 0) void
 
-/* A team's row and the place of this thread in it. */
+/* A team's row and the place of this thread in it. Teams of lanes stay to the end, whether there is a row. */
 #define TEAM_OF_ROW(WIDE)                                                                                    \
-    const int64_t row = WIDE ? (int64_t)blockIdx.x : (int64_t)blockIdx.x * TEAM_WARPS + threadIdx.x / WARP;  \
-    const int threads = WIDE ? (int)blockDim.x : (int)WARP,                                                  \
-              thread = WIDE ? (int)threadIdx.x : (int)threadIdx.x % WARP
+    const bool lanes_ = (int)WIDE == TEAM_LANES, block_ = (int)WIDE == TEAM_BLOCK;                           \
+    const int64_t row = lanes_   ? (int64_t)blockIdx.x * blockDim.y + threadIdx.y                            \
+                        : block_ ? (int64_t)blockIdx.x                                                       \
+                                 : (int64_t)blockIdx.x * TEAM_WARPS + threadIdx.x / WARP;                    \
+    const int threads = lanes_ || block_ ? (int)blockDim.x : (int)WARP,                                      \
+              thread = lanes_ || block_ ? (int)threadIdx.x : (int)threadIdx.x % WARP
+
+/* Teams of lanes for rows of n <= SHORT_ROW: 8 values a lane. */
+static inline dim3 lanes_for(int64_t n) {
+    unsigned lanes = 1;
+    while (lanes * 8 < n) lanes *= 2;
+    return dim3(lanes, TEAM_WARPS * WARP / lanes);
+}
 
 /* Picks the shape for rows of n and launches HELD_KERNEL<T, E, P, WIDE>(rows, n, ...) or TWICE_KERNEL<T,
  * P>(n, ...). */
 #define LAUNCH_ROWS(HELD_KERNEL, TWICE_KERNEL, context, wide_packs, ...)                                                 \
     do {                                                                                                                 \
         enum { P = packed<T>::N };                                                                                       \
-        const unsigned by_warp = blocks_for(rows, TEAM_WARPS, INT64_MAX), by_block = (unsigned)rows;                     \
+        const dim3 lanes = lanes_for(n < SHORT_ROW ? n : (int64_t)SHORT_ROW);                                            \
+        const unsigned by_warp = blocks_for(rows, TEAM_WARPS, INT64_MAX), by_block = (unsigned)rows,                     \
+                       by_lanes = blocks_for(rows, lanes.y, INT64_MAX);                                                  \
         if (!(wide_packs) && n <= SHORT_ROW)                                                                             \
-            PG_LAUNCH((HELD_KERNEL<T, 8, 1, false>), by_warp, TEAM_WARPS * WARP, 0, context, rows, n, __VA_ARGS__);      \
+            PG_LAUNCH((HELD_KERNEL<T, 8, 1, TEAM_LANES>), by_lanes, lanes, 0, context, rows, n, __VA_ARGS__);            \
         else if (!(wide_packs))                                                                                          \
             PG_LAUNCH((TWICE_KERNEL<T, 1>), by_block, team_size(n, 8, TEAM_MOST), 0, context, n, __VA_ARGS__);           \
         else if (n <= SHORT_ROW)                                                                                         \
-            PG_LAUNCH((HELD_KERNEL<T, 8, P, false>), by_warp, TEAM_WARPS * WARP, 0, context, rows, n, __VA_ARGS__);      \
+            PG_LAUNCH((HELD_KERNEL<T, 8, P, TEAM_LANES>), by_lanes, lanes, 0, context, rows, n, __VA_ARGS__);            \
         else if (n <= WARP_ROW)                                                                                          \
-            PG_LAUNCH((HELD_KERNEL<T, 32, P, false>), by_warp, TEAM_WARPS * WARP, 0, context, rows, n, __VA_ARGS__);     \
+            PG_LAUNCH((HELD_KERNEL<T, 32, P, TEAM_WARP>), by_warp, TEAM_WARPS * WARP, 0, context, rows, n, __VA_ARGS__);     \
         else if (n <= HELD)                                                                                              \
-            PG_LAUNCH((HELD_KERNEL<T, 16, P, true>), by_block, team_size(n, 8, TEAM_MOST), 0, context, rows, n,          \
+            PG_LAUNCH((HELD_KERNEL<T, 16, P, TEAM_BLOCK>), by_block, team_size(n, 8, TEAM_MOST), 0, context, rows, n,          \
                       __VA_ARGS__);                                                                                      \
         else                                                                                                             \
             PG_LAUNCH((TWICE_KERNEL<T, P>), by_block, TEAM_MOST, 0, context, n, __VA_ARGS__);                            \

@@ -61,7 +61,7 @@ on_cuda("spec/devices/rows_spec.lua", function()
     teardown(function() pg.set_default_device(before) end)
 
     describe("rows of any length", function()
-        local LENGTHS = { 1, 5, 33, 64, 256, 257, 264, 1000, 1024, 1032, 4096, 4104, 8192, 8200, 8201 }
+        local LENGTHS = { 1, 5, 10, 16, 33, 64, 120, 256, 257, 264, 1000, 1024, 1032, 4096, 4104, 8192, 8200, 8201 }
         local function each(f)
             for k, n in ipairs(LENGTHS) do
                 -- every dtype at the short ones, one in turn at the long ones
