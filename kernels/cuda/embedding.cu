@@ -4,9 +4,11 @@
  * of up to 16 bytes, a warp's lanes beside each other: 85 to 95 % of copy bandwidth is what to expect
  * where rows have 64 bytes or more; rows of a few bytes are fetched in sectors of 32 and cost that.
  * index_add: the places are put into order (order.h), then one thread alone adds to an element, in the
- * order of the index as the CPU's kernel does: the same bits in every run, without atomics. Bound by
- * reading the source, 8 rows under way in each thread; a row that is added to very often is the tail of
- * the launch.
+ * order of the index as the CPU's kernel does: the same bits in every run, without atomics. index.cu adds:
+ * 8 bytes a thread where rows are dense and of 2- or 4-byte floats, 768 threads on a multiprocessor, each
+ * with one wait for keys and places and one for up to 4 terms: those two bound it, some 8 KiB for 1.3 us and
+ * multiprocessor, rather than the bytes. A row that is added to very often is the tail of the launch: 16 of
+ * its terms under way, some 60 ns a term.
  */
 #include "order.h"
 #include "rows.h"

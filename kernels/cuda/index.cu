@@ -8,6 +8,7 @@
  * ordering, 20 bytes an element and digit of 8 bits, is what bounds that.
  */
 #include "order.h"
+#include "packs.h"
 #include "rows.h"
 
 enum { INDEX_THREADS = 256 };
@@ -152,10 +153,30 @@ static __device__ __forceinline__ uint64_t key_at(const pg_sums &s, int64_t j) {
     return s.wide ? ((const uint64_t *)s.order.key)[j] : ((const uint32_t *)s.order.key)[j];
 }
 
+/* Adds up to N terms from pair *t on, all of them under way before the first is added; whether there may be
+ * more. */
+template <int N, class T, class At>
+static __device__ __forceinline__ bool add_terms(const pg_sums &s, uint64_t key, int64_t *t, T *sum,
+                                                 const At &value_at) {
+    T term[N];
+    int got = 0;
+#pragma unroll
+    for (int k = 0; k < N; k++)
+        if (*t + k < s.m && key_at(s, *t + k) == key) got = k + 1;
+#pragma unroll
+    for (int k = 0; k < N; k++)
+        if (k < got) term[k] = value_at(*t + k);
+#pragma unroll
+    for (int k = 0; k < N; k++)
+        if (k < got) *sum = plus(*sum, term[k], s.alpha != 1, s.alpha);
+    *t += N;
+    return got == N;
+}
+
 /* Blocks of (elements of the inner space, pairs). The first pair of a place adds all of them, in order;
  * where nothing is added the last one writes. */
 template <class T, bool ADD> static __global__ void sum_by_place(pg_sums s, int64_t inner) {
-    enum { AHEAD = 8 };
+    enum { FEW = 4, MANY = 16 };   /* most places have few terms; the one with the most is the launch's tail */
     const int64_t j = (int64_t)blockIdx.x * blockDim.y + threadIdx.y, beside = ADD ? j - 1 : j + 1;
     if (j >= s.m) return;
     const uint64_t key = key_at(s, j);
@@ -178,32 +199,91 @@ template <class T, bool ADD> static __global__ void sum_by_place(pg_sums s, int6
             *to = value_at(j);
             continue;
         }
-        T sum = *to, term[AHEAD];
-        bool more = true;
-        for (int64_t t = j; more; t += AHEAD) {
-            int got = 0;
-#pragma unroll
-            for (int k = 0; k < AHEAD; k++)
-                if (t + k < s.m && key_at(s, t + k) == key) {
-                    term[k] = value_at(t + k);
-                    got = k + 1;
-                }
-#pragma unroll
-            for (int k = 0; k < AHEAD; k++)
-                if (k < got) sum = plus(sum, term[k], s.alpha != 1, s.alpha);
-            more = got == AHEAD;
-        }
+        T sum = *to;
+        int64_t t = j;
+        bool more = add_terms<FEW>(s, key, &t, &sum, value_at);
+        while (more) more = add_terms<MANY>(s, key, &t, &sum, value_at);
         *to = sum;
     }
 }
 
+/* The same for dense rows (an embedding's gradient): 8 bytes a thread, blocks of (packs of a row, pairs). What
+ * the first terms need is asked for before it is known whether this pair is its place's first: two waits, for
+ * keys and places and then for the rows, are what most threads do. */
+template <class T>
+static __global__ void __launch_bounds__(INDEX_THREADS, 3) sum_rows_by_place(pg_sums s, int64_t packs) {
+    enum { FEW = 4, MANY = 16, V = 8 / (int)sizeof(T) };
+    const int64_t j = (int64_t)blockIdx.x * blockDim.y + threadIdx.y;
+    if (j >= s.m) return;
+    const uint64_t last = key_at(s, s.m - 1), before = key_at(s, j > 0 ? j - 1 : 0);
+    uint64_t key[FEW];
+    uint32_t at[FEW];
+#pragma unroll
+    for (int k = 0; k < FEW; k++) {
+        const int64_t pair = j + k < s.m ? j + k : s.m - 1;
+        key[k] = key_at(s, pair);
+        at[k] = s.order.at[pair];
+    }
+    if (last >= s.none || (j > 0 && before == key[0])) return;
+    int got = 1;
+#pragma unroll
+    for (int k = 1; k < FEW; k++)
+        if (j + k < s.m && key[k] == key[0]) got = k + 1;
+    const int64_t stride = (int64_t)gridDim.y * blockDim.x;
+    for (int64_t e = (int64_t)blockIdx.y * blockDim.x + threadIdx.x; e < packs; e += stride) {
+        const T *const from = (const T *)s.from + e * V;
+        T *const to = (T *)s.to + (int64_t)key[0] * s.key_step + e * V;
+        pack<T, V> sum, term[MANY];
+        read_pack(to, sum);
+        const auto add = [&](const pack<T, V> &x) {
+#pragma unroll
+            for (int v = 0; v < V; v++) sum.v[v] = plus(sum.v[v], x.v[v], s.alpha != 1, s.alpha);
+        };
+#pragma unroll
+        for (int k = 0; k < FEW; k++)
+            if (k < got) read_pack(from + at[k] * s.outer_stride[0], term[k]);
+#pragma unroll
+        for (int k = 0; k < FEW; k++)
+            if (k < got) add(term[k]);
+        bool more = got == FEW;
+        for (int64_t t = j + FEW; more; t += MANY) {
+            int here = 0;
+#pragma unroll
+            for (int k = 0; k < MANY; k++)
+                if (t + k < s.m && key_at(s, t + k) == key[0]) here = k + 1;
+#pragma unroll
+            for (int k = 0; k < MANY; k++)
+                if (k < here) read_pack(from + s.order.at[t + k] * s.outer_stride[0], term[k]);
+#pragma unroll
+            for (int k = 0; k < MANY; k++)
+                if (k < here) add(term[k]);
+            more = here == MANY;
+        }
+        write_pack(to, sum);
+    }
+}
+template <class T> static bool dense_rows(const pg_sums *s) {
+    const int64_t width = 8 / (int)sizeof(T);
+    return s->inner_n == 1 && s->inner_from[0] == 1 && s->inner_to[0] == 1 && s->outer_n == 1 &&
+           s->inner_shape[0] % width == 0 && s->key_step % width == 0 && s->outer_stride[0] % width == 0 &&
+           ((uintptr_t)s->from & 7) == 0 && ((uintptr_t)s->to & 7) == 0;
+}
+
 template <class T, bool ADD> static int launch_sums(const pg_context *c, const pg_sums *s) {
-    const int64_t inner = product(s->inner_n, s->inner_shape);
+    int64_t inner = product(s->inner_n, s->inner_shape);
     if (s->m <= 0 || inner <= 0) return PG_KERNEL_OK;
+    bool rows = false;
+    if constexpr (ADD && !std::is_integral_v<T> && sizeof(T) < 8) rows = dense_rows<T>(s);
+    if (rows) inner /= 8 / (int)sizeof(T);
     unsigned x = 1, y = 1;
     while (x < INDEX_THREADS && x < inner) x *= 2;
     while (x * y < INDEX_THREADS && y < s->m) y *= 2;
     const dim3 grid(blocks_for(s->m, y, INT64_MAX), blocks_for(inner, x, 65535));
+    if constexpr (ADD && !std::is_integral_v<T> && sizeof(T) < 8)
+        if (rows) {
+            PG_LAUNCH((sum_rows_by_place<T>), grid, dim3(x, y), 0, c, *s, inner);
+            return launched();
+        }
     PG_LAUNCH((sum_by_place<T, ADD>), grid, dim3(x, y), 0, c, *s, inner);
     return launched();
 }

@@ -133,7 +133,7 @@ extern "C" int PG_K(layer_norm)(const pg_context *c, int dtype, int64_t rows, in
  * = sum of g. The rows are cut into at most BLOCKS runs; a run's sums over its rows go to scratch, (runs,
  * n), and are added in order by norm_total. */
 
-enum { BLOCKS = 512, BLOCK_ROWS = 4, TOTAL_COLUMNS = 32, TOTAL_PARTS = 8, COLUMNS = 64, COLUMN_PARTS = 4 };
+enum { BLOCKS = 792, BLOCK_ROWS = 4, TOTAL_COLUMNS = 32, TOTAL_PARTS = 32, COLUMNS = 64, COLUMN_PARTS = 4 };
 
 template <class T> struct norm_slopes {
     typedef compute_t<T> C;

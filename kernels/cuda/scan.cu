@@ -6,7 +6,8 @@
  * aligned), and adds up over the block by shuffles. Else neighbouring threads take neighbouring lines, each
  * walking its chunk. Lines of more than one chunk take three launches: the chunks' sums, their running sums,
  * the scan that starts from them. Bound by memory: one read and one write of each element, and a second read
- * where there are several chunks. */
+ * where there are several chunks (from the L2 cache where all fits there): 12 bytes an element of float32. A
+ * block of scan_line has 8 KiB or more of reads under way and 4 or more run on a multiprocessor. */
 #include "packs.h"
 
 enum { BLOCK = 256, ITEMS = 8, TILE = BLOCK * ITEMS, WARPS = BLOCK / 32 };
@@ -106,17 +107,26 @@ scan_across(int64_t lines, int64_t n, int64_t inner, int64_t chunk, unsigned chu
     if (!out) sums[u] = sum;
 }
 
-/* Each chunk's sum becomes what is before it in its line; that of chunk k, line l: l line_step + k step. */
+/* Each chunk's sum becomes what is before it in its line; that of chunk k, line l: l line_step + k step. A
+ * block a line: walked by one thread a line of many chunks would take longer than all else. */
 template <class A> static __global__ void __launch_bounds__(BLOCK)
-scan_sums(int64_t lines, unsigned chunks, int64_t line_step, int64_t step, A *sums) {
-    const int64_t l = (int64_t)blockIdx.x * BLOCK + threadIdx.x;
-    if (l >= lines) return;
+scan_sums(unsigned chunks, int64_t line_step, int64_t step, A *sums) {
+    A *const line = sums + blockIdx.x * line_step;
     A before = 0;
-    for (unsigned k = 0; k < chunks; k++) {
-        A *at = sums + l * line_step + k * step;
-        const A own = *at;
-        *at = before;
-        before += own;
+    for (unsigned first = 0; first < chunks; first += BLOCK * ITEMS) {
+        const unsigned k = first + threadIdx.x * ITEMS;
+        A x[ITEMS], mine = 0, all;
+#pragma unroll
+        for (int i = 0; i < ITEMS; i++) x[i] = k + i < chunks ? line[(k + i) * step] : 0;
+#pragma unroll
+        for (int i = 0; i < ITEMS; i++) mine += x[i];
+        A sum = before + sum_before(mine, &all);
+        before += all;
+#pragma unroll
+        for (int i = 0; i < ITEMS; i++) {
+            if (k + i < chunks) line[(k + i) * step] = sum;
+            sum += x[i];
+        }
     }
 }
 
@@ -148,7 +158,7 @@ static int scan(const pg_context *c, int64_t outer, int64_t n, int64_t inner, co
             PG_LAUNCH((scan_across<T>), blocks_for(lines * chunks, BLOCK), BLOCK, 0, c, lines, n, inner,
                       chunk, chunks, in, to, sums);
         if (!pass)
-            PG_LAUNCH((scan_sums<A>), blocks_for(lines, BLOCK), BLOCK, 0, c, lines, chunks,
+            PG_LAUNCH((scan_sums<A>), (unsigned)lines, BLOCK, 0, c, chunks,
                       by_block ? (int64_t)chunks : (int64_t)1, by_block ? (int64_t)1 : lines, sums);
     }
     return launched();

@@ -145,6 +145,30 @@ on_cuda("spec/devices/rows_spec.lua", function()
             end)
         end)
 
+        it("running sums, of one chunk and of thousands", function()
+            for k, shape in ipairs { { 7 }, { 9000 }, { 100003 }, { 3, 20000 }, { 5, 300, 7 }, { 210001, 2 } } do
+                local dtype = FLOATS[k % 2 + 1]
+                local x = draw(dtype, unpack(shape))
+                local dim = #shape == 3 and 1 or k == 6 and 0 or -1
+                same(("%s of %d"):format(dtype, shape[1]), x:cumsum(dim), x:to("cuda"):cumsum(dim), true)
+            end
+            local ones = pg.ones({ 210001, 2 }, { dtype = pg.int64 })
+            same("integers", ones:cumsum(0), ones:to("cuda"):cumsum(0))
+        end)
+
+        it("sums of columns", function()
+            for _, dtype in ipairs(FLOATS) do
+                for _, shape in ipairs { { 16, 8 }, { 17, 264 }, { 400, 1032 }, { 3000, 8 }, { 90, 7 } } do
+                    local x = draw(dtype, unpack(shape))
+                    local what = ("%s, %d of %d"):format(dtype, shape[1], shape[2])
+                    local there = x:to("cuda")
+                    same(what, x:sum(0), there:sum(0), true)
+                    same(what .. ", mean", x:mean(0), there:mean(0), true)
+                    same(what .. ", some", x:narrow(1, 0, 4):sum(0), there:narrow(1, 0, 4):sum(0), true)
+                end
+            end
+        end)
+
         it("sorted, and their best", function()
             for k, n in ipairs { 1, 2, 3, 31, 300, 2048, 2049, 4500, 9001 } do
                 for d, dtype in ipairs(ALL) do
@@ -221,6 +245,20 @@ on_cuda("spec/devices/rows_spec.lua", function()
                                 same(what, x:scatter_add(dim, index, source), t:scatter_add(dim, i, s))
                             end
                         end
+                    end
+                end
+            end
+        end)
+
+        it("adds dense rows of floats, many to one", function()
+            for _, dtype in ipairs(FLOATS) do
+                for _, width in ipairs { 8, 600, 1032 } do
+                    local m = width == 8 and 500 or 60
+                    local x, index, source = draw(dtype, 9, width), pg.randint(0, 5, { m }), draw(dtype, m, width)
+                    for _, alpha in ipairs { 1, -3 } do
+                        local t, i, s = on("cuda", x, index, source)
+                        same(("%s, rows of %d"):format(dtype, width), x:index_add(0, index, source, { alpha = alpha }),
+                            t:index_add(0, i, s, { alpha = alpha }))
                     end
                 end
             end
