@@ -2,12 +2,17 @@
  *
  * Bound by memory. Forward reads x and writes y once (8 bytes an element for float32, 4 for halves; weight
  * and bias stay in the first cache): a row of up to HELD values is kept in registers between mean, spread
- * and result, so both passes over it are free. With a residual the sum is made on the way: 16 bytes an
- * element where add and norm apart move 20. Backward reads x and grad and writes dx once (12 bytes; 6 for
- * halves): a block keeps the columns' sums of its rows in registers beside, and its share of dweight and
- * dbias leaves once, at the end. 85 to 95 % of copy bandwidth is what to expect from either where rows are
+ * and result, so both passes over it are free; rows of up to 256 values share a warp (rows.h). With a
+ * residual the sum is made on the way: 16 bytes an element where add and norm apart move 20. 32 to 64
+ * registers, a KiB or more under way in each of 32 or more warps of a multiprocessor. Backward reads x and
+ * grad and writes dx once (12 bytes; 6 for halves, and 4 or 2 for the gradient of a sum): a block keeps the
+ * columns' sums of its rows in registers beside, and its share of dweight and dbias leaves once, at the end:
+ * with 16,384 rows 4 % of float32's bytes, 8 % of halves'. It runs 4 blocks a multiprocessor (105 to 126
+ * registers), whose next row, or of halves next two, are under way while one is worked on: 25 KiB at 768
+ * columns. 85 to 95 % of copy bandwidth is what to expect of forward, 80 to 90 of backward, where rows are
  * multiples of 16 bytes. Other rows, and longer ones, are read again from the L2 cache.
  */
+#include "packs.h"
 #include "rows.h"
 
 /* ---- forward ---- */
@@ -133,7 +138,7 @@ extern "C" int PG_K(layer_norm)(const pg_context *c, int dtype, int64_t rows, in
  * = sum of g. The rows are cut into at most BLOCKS runs; a run's sums over its rows go to scratch, (runs,
  * n), and are added in order by norm_total. */
 
-enum { BLOCKS = 792, BLOCK_ROWS = 4, TOTAL_COLUMNS = 32, TOTAL_PARTS = 32, COLUMNS = 64, COLUMN_PARTS = 4 };
+enum { BLOCKS = 528, BLOCK_ROWS = 4, TOTAL_COLUMNS = 32, TOTAL_PARTS = 32, COLUMNS = 64, COLUMN_PARTS = 4 };
 
 template <class T> struct norm_slopes {
     typedef compute_t<T> C;
@@ -163,6 +168,25 @@ static __device__ __forceinline__ void add_steps(const T *grad_sum, int64_t n, i
     }
 }
 
+/* A row as it is in memory: E values of a thread. */
+template <class T, int E, int P> struct row_ahead {
+    typedef compute_t<T> C;
+    pack<T, P> grad[E / P], x[E / P], more[E / P];   /* more: of grad_sum */
+    C mean, rstd;
+    __device__ __forceinline__ void load(const norm_slopes<T> &a, int64_t row, int at, int step) {
+        mean = a.mean[row];
+        rstd = a.rstd[row];
+#pragma unroll
+        for (int s = 0; s < E / P; s++) {
+            const int64_t column = at + s * step;
+            if (column >= a.n) continue;
+            read_pack(a.grad + row * a.n + column, grad[s]);
+            read_pack(a.x + row * a.n + column, x[s]);
+            if (a.grad_sum) read_pack(a.grad_sum + row * a.n + column, more[s]);
+        }
+    }
+};
+
 template <class T, int E, int P, int WIDE>
 ROWS_KERNEL norm_backward_held(norm_slopes<T> a) {
     typedef compute_t<T> C;
@@ -176,11 +200,31 @@ ROWS_KERNEL norm_backward_held(norm_slopes<T> a) {
 #pragma unroll
     for (int i = 0; i < E; i++) w[i] = sum_weight[i] = sum_bias[i] = 0;
     if (a.weight) take_steps<E, P>(a.weight, n, at, step, (C)0, w);
-    for (int64_t row = first + (WIDE ? 0 : warp); row < last; row += WIDE ? 1 : TEAM_WARPS) {
-        const C mean = a.mean[row], rstd = a.rstd[row];
+    /* so many rows are loaded ahead of the one that is worked on; more values would not fit */
+    constexpr int DEPTH = E > 8 || P == 1 || sizeof(T) == 8 ? 0 : sizeof(T) == 2 ? 2 : 1;
+    constexpr int TURNS = DEPTH ? DEPTH : 1;
+    const int apart = WIDE ? 1 : (int)TEAM_WARPS;
+    row_ahead<T, E, P> rows[TURNS] = {};
+    const auto work_on = [&](row_ahead<T, E, P> &held, int64_t row) {
+        const C mean = DEPTH ? held.mean : a.mean[row], rstd = DEPTH ? held.rstd : a.rstd[row];
         C g[E], x[E], sum = 0, dot = 0;
-        take_steps<E, P>(a.grad + row * n, n, at, step, (C)0, g);
-        take_steps<E, P>(a.x + row * n, n, at, step, mean, x);
+        pack<T, P> more[E / P];
+        if constexpr (DEPTH == 0) {
+            take_steps<E, P>(a.grad + row * n, n, at, step, (C)0, g);
+            take_steps<E, P>(a.x + row * n, n, at, step, mean, x);
+        } else {
+#pragma unroll
+            for (int s = 0; s < E / P; s++) {
+                more[s] = held.more[s];
+#pragma unroll
+                for (int i = 0; i < P; i++) {
+                    const bool is = at + s * step < n;
+                    g[s * P + i] = is ? load_as<T>(held.grad[s].v[i]) : (C)0;
+                    x[s * P + i] = is ? load_as<T>(held.x[s].v[i]) : mean;
+                }
+            }
+            if (row + TURNS * apart < last) held.load(a, row + TURNS * apart, at, step);
+        }
 #pragma unroll
         for (int i = 0; i < E; i++) {
             const C h = a.weight ? g[i] * w[i] : g[i];
@@ -190,13 +234,27 @@ ROWS_KERNEL norm_backward_held(norm_slopes<T> a) {
             sum_weight[i] = fma_of(g[i], x[i] * rstd, sum_weight[i]);
             sum_bias[i] += g[i];
         }
-        if (!a.dx) continue;
+        if (!a.dx) return;
         team_sums<WIDE>(&sum, &dot);
         const C m = sum * inverse, d = dot * rstd * inverse;
 #pragma unroll
-        for (int i = 0; i < E; i++) g[i] = norm_slope(g[i], w[i], a.weight != NULL, x[i], rstd, m, d);
-        if (a.grad_sum) add_steps<E, P>(a.grad_sum + row * n, n, at, step, g);
+        for (int i = 0; i < E; i++) {
+            g[i] = norm_slope(g[i], w[i], a.weight != NULL, x[i], rstd, m, d);
+            if (DEPTH > 0 && a.grad_sum) g[i] += load_as<T>(more[i / P].v[i % P]);
+        }
+        if (DEPTH == 0 && a.grad_sum) add_steps<E, P>(a.grad_sum + row * n, n, at, step, g);
         give_steps<E, P>(a.dx + row * n, n, at, step, g);
+    };
+    const int64_t begin = first + (WIDE ? 0 : warp);
+    if (DEPTH > 0) {
+#pragma unroll
+        for (int t = 0; t < TURNS; t++)
+            if (begin + t * apart < last) rows[t].load(a, begin + t * apart, at, step);
+    }
+    for (int64_t row = begin; row < last; row += TURNS * apart) {
+#pragma unroll
+        for (int t = 0; t < TURNS; t++)
+            if (row + t * apart < last) work_on(rows[t], row + t * apart);
     }
     if (!a.partial_weight) return;
     C *to_weight = a.partial_weight + blockIdx.x * n, *to_bias = a.partial_bias + blockIdx.x * n;
