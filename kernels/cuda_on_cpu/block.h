@@ -21,6 +21,7 @@ enum { THREADS_MAX = 1024, WARP = 32, WARPS_MAX = THREADS_MAX / WARP };
 struct watched_thread {
     void *fiber;
     fiber_stack *stack;
+    bool ran;                 /* in the launch that runs */
 };
 
 struct block_thread : thread_head {
