@@ -70,7 +70,9 @@ static __global__ void __launch_bounds__(EACH_BLOCK) convert_any(const space s, 
 
 /* ---- transposed: the input is dense along dimension p, the output along q ---- */
 
-enum { TILE = 32, TILE_ROWS = 8 };
+/* A tile's side: bytes enough under way in a thread where elements are small. */
+enum { TILE_ROWS = 8 };
+template <int ITEM> struct tile_of { static constexpr int SIDE = ITEM <= 2 ? 64 : 32; };
 
 struct transposition {
     uint32_t p_size, q_size, p_tiles, q_tiles;
@@ -78,11 +80,13 @@ struct transposition {
     space outer;                       /* what is left: operands 0 and 1 */
 };
 
-/* A tile of TILE x TILE: read along p, written along q, both coalesced; a column of padding keeps the reads
- * of a warp in different banks. Bytes an element: its own twice. */
-template <class T> static __global__ void __launch_bounds__(TILE * TILE_ROWS)
+/* A tile of TILE x TILE: read along p, written along q, both coalesced; 4 bytes of padding keep the reads of
+ * a warp in different banks. Bytes an element: its own twice; 16 KiB or more under way on a
+ * multiprocessor for bytes, 32 for all others. */
+template <class T> static __global__ void __launch_bounds__(32 * TILE_ROWS)
 transpose_tiles(const transposition t) {
-    __shared__ T tile[TILE][TILE + 1];
+    constexpr int TILE = tile_of<(int)sizeof(T)>::SIDE, PAD = sizeof(T) < 4 ? 4 / (int)sizeof(T) : 1;
+    __shared__ T tile[TILE][TILE + PAD];
     int64_t base[2];
     const uint32_t per_outer = t.p_tiles * t.q_tiles;
     const uint32_t o = blockIdx.x / per_outer, in_outer = blockIdx.x % per_outer;
@@ -91,16 +95,21 @@ transpose_tiles(const transposition t) {
     const T *from = (const T *)t.outer.data[1] + base[1];
     T *to = (T *)t.outer.data[0] + base[0];
 #pragma unroll
-    for (int i = 0; i < TILE; i += TILE_ROWS) {
-        const uint32_t q = q0 + threadIdx.y + i, p = p0 + threadIdx.x;
-        if (q < t.q_size && p < t.p_size) tile[threadIdx.y + i][threadIdx.x] = from[q * t.from_q + p];
-    }
+    for (int i = 0; i < TILE; i += TILE_ROWS)
+#pragma unroll
+        for (int j = 0; j < TILE; j += 32) {
+            const uint32_t q = q0 + threadIdx.y + i, p = p0 + threadIdx.x + j;
+            if (q < t.q_size && p < t.p_size)
+                tile[threadIdx.y + i][threadIdx.x + j] = from[q * t.from_q + p];
+        }
     __syncthreads();
 #pragma unroll
-    for (int i = 0; i < TILE; i += TILE_ROWS) {
-        const uint32_t p = p0 + threadIdx.y + i, q = q0 + threadIdx.x;
-        if (q < t.q_size && p < t.p_size) to[p * t.to_p + q] = tile[threadIdx.x][threadIdx.y + i];
-    }
+    for (int i = 0; i < TILE; i += TILE_ROWS)
+#pragma unroll
+        for (int j = 0; j < TILE; j += 32) {
+            const uint32_t p = p0 + threadIdx.y + i, q = q0 + threadIdx.x + j;
+            if (q < t.q_size && p < t.p_size) to[p * t.to_p + q] = tile[threadIdx.x + j][threadIdx.y + i];
+        }
 }
 
 static bool find_transpose(transposition *t, const pg_strided *s, int item) {
@@ -114,8 +123,9 @@ static bool find_transpose(transposition *t, const pg_strided *s, int item) {
         return false;
     t->p_size = (uint32_t)s->shape[p];
     t->q_size = (uint32_t)s->shape[q];
-    t->p_tiles = (t->p_size + TILE - 1) / TILE;
-    t->q_tiles = (t->q_size + TILE - 1) / TILE;
+    const uint32_t tile = item <= 2 ? tile_of<2>::SIDE : tile_of<4>::SIDE;
+    t->p_tiles = (t->p_size + tile - 1) / tile;
+    t->q_tiles = (t->q_size + tile - 1) / tile;
     t->to_p = s->stride[0][p];
     t->from_q = s->stride[1][q];
     pg_strided outer = {};
@@ -135,8 +145,7 @@ static bool find_transpose(transposition *t, const pg_strided *s, int item) {
 template <class T> static int move(const pg_context *c, const pg_strided *s) {
     transposition t;
     if (find_transpose(&t, s, (int)sizeof(T))) {
-        PG_LAUNCH((transpose_tiles<T>), t.outer.count * t.p_tiles * t.q_tiles, dim3(TILE, TILE_ROWS), 0, c,
-                  t);
+        PG_LAUNCH((transpose_tiles<T>), t.outer.count * t.p_tiles * t.q_tiles, dim3(32, TILE_ROWS), 0, c, t);
         return launched();
     }
     return each(c, s, itself<T>());

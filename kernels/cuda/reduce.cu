@@ -441,7 +441,7 @@ static __device__ __forceinline__ uint32_t fetch(const plan &p, const T *base, c
     return valid;
 }
 
-template <class A, class C, class T> static __global__ void __launch_bounds__(BLOCK, 3)
+template <class A, class C, class T> static __global__ void __launch_bounds__(BLOCK, sizeof(C) == 8 ? 2 : 3)
 reduce_elements(const __grid_constant__ plan p, const settings s, const T *in, A *partials) {
     constexpr int V = sizeof(T) == 1 ? 8 : 16 / (int)sizeof(T), PACKS = V == 8 ? 2 : 4;
     PG_SHARED(A, shared);

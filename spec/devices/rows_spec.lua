@@ -158,6 +158,17 @@ on_cuda("spec/devices/rows_spec.lua", function()
             same("integers", ones:cumsum(0), ones:to("cuda"):cumsum(0))
         end)
 
+        it("transposed copies", function()
+            for _, dtype in ipairs(ALL) do
+                for _, shape in ipairs { { 4, 64 }, { 33, 65 }, { 130, 70 }, { 3, 64, 129 }, { 2, 100, 3, 40 } } do
+                    local x = draw(dtype, unpack(shape))
+                    local what = ("%s, %d of %d"):format(dtype, shape[1], shape[2])
+                    same(what, x:transpose(-1, -2):contiguous(), x:to("cuda"):transpose(-1, -2):contiguous())
+                    same(what, x:transpose(0, -1):contiguous(), x:to("cuda"):transpose(0, -1):contiguous())
+                end
+            end
+        end)
+
         it("sums of columns", function()
             for _, dtype in ipairs(FLOATS) do
                 for _, shape in ipairs { { 16, 8 }, { 17, 264 }, { 400, 1032 }, { 3000, 8 }, { 90, 7 } } do
