@@ -500,25 +500,24 @@ static __device__ __forceinline__ void give_rows(T *to, int64_t stride, int rows
     }
 }
 
-/* Bit 4 n + e: whether the weight `first + (e / 2 * 8) * by_row + (n * 8 + e % 2) * by_column` is dropped, n
- * < N. Not unrolled: ten rounds a weight are far more than all else. */
-template <int N>
-static __device__ __forceinline__ uint32_t dropped_bits(const dropout &d, uint64_t first, uint64_t by_row,
-                                                        uint64_t by_column) {
-    uint32_t bits = 0;
+/* Which of the N weights from `first` on are dropped, bit by bit; N <= 32. Lanes that are alike but for
+ * lane / LOW % LANES ask for the same weights and share the work: a counter gives the words of four, in ten
+ * rounds that are more than all else a weight takes. */
+template <int N, int LOW, int LANES>
+static __device__ __forceinline__ uint32_t dropped_bits(const dropout &d, uint64_t first) {
+    const uint64_t counter = d.offset + first / 4;
+    const int skew = (int)(first % 4), counters = skew ? N / 4 + 1 : N / 4;
+    uint64_t bits = 0;
 #pragma unroll 1
-    for (int u = 0; u < 2 * N; u++) {
-        const uint64_t index = first + (uint64_t)(u % 2 * 8) * by_row + (uint64_t)(u / 2 * 8) * by_column;
+    for (int i = (int)threadIdx.x % 32 / LOW % LANES; i < counters; i += LANES) {
         uint32_t w[4];
-        pg_philox_words(d.seed, d.offset + index / 4, &w[0], &w[1], &w[2], &w[3]);
-        const int k = (int)(index % 4);
-        const uint32_t one = k == 0 ? w[0] : k == 1 ? w[1] : k == 2 ? w[2] : w[3];
-        const uint32_t beside = k == 0 ? w[1] : k == 1 ? w[2] : w[3];
-        const bool same = by_column == 1 && k < 3;
-        const uint32_t two = same ? beside : pg_philox_word(d.seed, d.offset, index + by_column);
-        bits |= (uint32_t)(one < d.threshold) << 2 * u | (uint32_t)(two < d.threshold) << (2 * u + 1);
+        pg_philox_words(d.seed, counter + i, &w[0], &w[1], &w[2], &w[3]);
+#pragma unroll
+        for (int k = 0; k < 4; k++) bits |= (uint64_t)(w[k] < d.threshold) << (4 * i + k);
     }
-    return bits;
+#pragma unroll
+    for (int step = LOW; step < LOW * LANES; step *= 2) bits |= __shfl_xor_sync(0xffffffffu, bits, step);
+    return (uint32_t)(bits >> skew);
 }
 static __device__ __forceinline__ uint64_t weight_index(const pg_attention &a, const turn &at, int64_t i,
                                                         int64_t j) {
@@ -665,13 +664,14 @@ static __global__ void __launch_bounds__(128, 2) tensor_forward(const __grid_con
         if (EXTRA && a.dropout_p > 0) {
 #pragma unroll
             for (int m = 0; m < 2; m++) {
-                const uint32_t bits =
-                    dropped_bits<N>(drop, weight_index(a, at, row0 + m * 16 + g, k0 + t), (uint64_t)k_len, 1);
+                const uint64_t first = weight_index(a, at, row0 + m * 16 + g, k0);
+                const uint32_t bits[2] = {dropped_bits<BK, 1, 4>(drop, first) >> t,
+                                          dropped_bits<BK, 1, 4>(drop, first + 8 * (uint64_t)k_len) >> t};
 #pragma unroll
                 for (int n = 0; n < N; n++)
 #pragma unroll
                     for (int e = 0; e < 4; e++)
-                        if (bits >> (4 * n + e) & 1) s[m][n][e] = 0;
+                        if (bits[e / 2] >> (8 * n + e % 2) & 1) s[m][n][e] = 0;
             }
         }
 #pragma unroll
@@ -801,10 +801,12 @@ static __global__ void __launch_bounds__(128, 2)
             hide_keys(s, a.causal, row0 + g, k0 + t, k_len);
 #pragma unroll
         for (int m = 0; m < 2; m++) {
-            uint32_t bits = 0;
-            if (EXTRA && a.dropout_p > 0)
-                bits =
-                    dropped_bits<N>(drop, weight_index(a, at, row0 + m * 16 + g, k0 + t), (uint64_t)k_len, 1);
+            uint32_t bits[2] = {0, 0};
+            if (EXTRA && a.dropout_p > 0) {
+                const uint64_t first = weight_index(a, at, row0 + m * 16 + g, k0);
+                bits[0] = dropped_bits<BK, 1, 4>(drop, first) >> t;
+                bits[1] = dropped_bits<BK, 1, 4>(drop, first + 8 * (uint64_t)k_len) >> t;
+            }
 #pragma unroll
             for (int n = 0; n < N; n++)
 #pragma unroll
@@ -812,7 +814,8 @@ static __global__ void __launch_bounds__(128, 2)
                     const int h = e / 2;
                     const float w = fast_exp2(mask ? (s[m][n][e] - log_sum[m][h]) * LOG2E
                                                    : fmaf(s[m][n][e], unit, -log_sum[m][h]));
-                    const float kept = !EXTRA ? 1.0f : bits >> (4 * n + e) & 1 ? 0.0f : (float)drop.keep;
+                    const bool lost = EXTRA && (bits[h] >> (8 * n + e % 2) & 1);
+                    const float kept = lost ? 0.0f : (float)drop.keep;
                     s[m][n][e] = w * ((EXTRA ? d[m][n][e] * kept : d[m][n][e]) - delta[m][h]);
                 }
         }
@@ -945,12 +948,19 @@ static __global__ void __launch_bounds__(64 * tiles_of<HD, EXTRA>::PAIRS, 1)
                 if (EXTRA && a.dropout_p > 0) {
                     const turn of_now = {0, at.batch, now.head, true};
 #pragma unroll
-                    for (int m = 0; m < 2; m++) {
-                        bits[m] = dropped_bits<N>(drop,
-                                                  weight_index(a, of_now, now.from + t, row0 + m * 16 + g), 1,
-                                                  (uint64_t)k_len);
+                    for (int n = 0; n < N; n++)
+#pragma unroll
+                        for (int e = 0; e < 2; e++) {
+                            const uint32_t keys = dropped_bits<32, 4, 8>(
+                                drop, weight_index(a, of_now, now.from + n * 8 + t + e, row0));
+#pragma unroll
+                            for (int m = 0; m < 2; m++)
+                                bits[m] |= (keys >> (m * 16 + g) & 1) << (4 * n + e) |
+                                           (keys >> (m * 16 + g + 8) & 1) << (4 * n + 2 + e);
+                        }
+#pragma unroll
+                    for (int m = 0; m < 2; m++)
                         passed_bits[((step % 2 * PAIRS + pair) * 2 + m) * 32 + lane] = bits[m];
-                    }
                 }
 #pragma unroll
                 for (int c = 0; c < C; c++) {
