@@ -17,8 +17,8 @@
  *   dq           4 warps, 128 queries, against tiles of 64 keys (32 from 96 columns on): 2 blocks.
  * Backward makes 7 products where FlashAttention-2 makes 5: the weights and their gradient are made in either
  * kernel. That is what it costs to add dq up without atomics, the same bits in every run. The other way, 5
- * products and dq's parts of each 128 keys in memory until they are added, moves 8 bytes for some 1280 flops,
- * which is as much time again, and memory that grows with the square of the length.
+ * products and dq's parts of each 128 keys in memory until they are added, moves 8 bytes for 1280 flops: at
+ * 4.8 TB/s about twice the time of the two products, and memory that grows with the square of the length.
  *
  * What bounds them on a Hopper-class GPU: the tensor cores, which mma.sync feeds at some 0.6 of the rate that
  * wgmma reaches (a lead, not measured here): about 6.5 cycles a product in each quarter of a multiprocessor,

@@ -7,10 +7,10 @@
  * (reads pairs, writes pairs): 20 bytes an element and digit for keys of 32 bits, 80 in all for float32,
  * 40 for halves. Moves go through shared memory, where a tile of 4096 is put into order first, so that what
  * leaves are runs of 64 bytes on average; count is bound by reading (16 loads under way in each thread), move
- * by memory at 60 to 80 % of its bandwidth (2 blocks a multiprocessor: 128 registers). The k best: digits of 8
- * bits, most significant first, narrow down the k-th key with counts in shared memory (a block a row; the row
- * is read once a digit and once to collect, from the L2 cache, 8 loads under way), and the k are sorted in
- * shared memory.
+ * by memory at 60 to 80 % of its bandwidth (2 blocks a multiprocessor, 128 registers). The k best: digits of
+ * 8 bits, most significant first, narrow down the k-th key with counts in shared memory (a block a row; the
+ * row is read once a digit and once to collect, from the L2 cache, 8 loads under way), and the k are sorted
+ * in shared memory.
  */
 #include "order.h"
 #include "rows.h"
