@@ -24,6 +24,7 @@
 namespace {
 
 enum { DESC = 0x4d41544d, LAYOUT, PREFERENCE, ALGO }; /* first word of each opaque object */
+enum { EPILOGUE_AUX = 128 };                          /* this bit of an epilogue: aux is written */
 
 struct Desc {
     uint32_t magic;
@@ -51,7 +52,7 @@ static_assert(sizeof(Desc) <= sizeof(cublasLtMatmulDescOpaque_t) &&
                   sizeof(Layout) <= sizeof(cublasLtMatrixLayoutOpaque_t) &&
                   sizeof(Preference) <= sizeof(cublasLtMatmulPreferenceOpaque_t) &&
                   sizeof(Algo) <= sizeof(cublasLtMatmulAlgo_t),
-              "");
+              "they are kept in NVIDIA's opaque objects");
 
 template <class S, class O> cublasStatus_t create(O **out, const S &value) {
     if (!out) return CUBLAS_STATUS_INVALID_VALUE;
@@ -119,12 +120,12 @@ cublasStatus_t check(const Operation &o) {
     const uint32_t known = CUBLASLT_EPILOGUE_GELU_AUX_BIAS | CUBLASLT_EPILOGUE_DEFAULT;
     if (t.epilogue == 0 || (t.epilogue & ~known) ||
         ((t.epilogue & CUBLASLT_EPILOGUE_DEFAULT) && t.epilogue != CUBLASLT_EPILOGUE_DEFAULT) ||
-        ((t.epilogue & 128) && !(t.epilogue & CUBLASLT_EPILOGUE_GELU)))
+        ((t.epilogue & EPILOGUE_AUX) && !(t.epilogue & CUBLASLT_EPILOGUE_GELU)))
         return CUBLAS_STATUS_INVALID_VALUE;
     if (wide && t.epilogue != CUBLASLT_EPILOGUE_DEFAULT) return CUBLAS_STATUS_NOT_SUPPORTED;
     if ((t.epilogue & CUBLASLT_EPILOGUE_BIAS) && t.bias_type != -1 && t.bias_type != o.d.type)
         return CUBLAS_STATUS_INVALID_VALUE;
-    if ((t.epilogue & 128) && (t.aux_ld % 8 != 0 || t.aux_ld < (int64_t)o.d.rows))
+    if ((t.epilogue & EPILOGUE_AUX) && (t.aux_ld % 8 != 0 || t.aux_ld < (int64_t)o.d.rows))
         return CUBLAS_STATUS_INVALID_VALUE;
     return CUBLAS_STATUS_SUCCESS;
 }
@@ -249,10 +250,11 @@ template <class T, class C> void product(const Operation &o, C alpha, C beta, co
 template <class T, class C> void products(const Operation &o, double alpha, double beta, const void *a,
                                           const void *b, const void *c, void *d) {
     std::vector<C> room;
+    const bool aux = o.desc.epilogue & EPILOGUE_AUX;
     for (int64_t e = 0; e < o.d.batch; e++)
         product<T, C>(o, (C)alpha, (C)beta, (const T *)a + e * o.a.stride, (const T *)b + e * o.b.stride,
                       (const T *)c + e * o.c.stride, (T *)d + e * o.d.stride,
-                      o.desc.epilogue & 128 ? (T *)o.desc.aux + e * o.desc.aux_batch : nullptr, room);
+                      aux ? (T *)o.desc.aux + e * o.desc.aux_batch : nullptr, room);
 }
 
 } /* namespace */
@@ -269,13 +271,17 @@ cublasStatus_t cublasLtCreate(cublasLtHandle_t *handle) {
 
 const char *cublasLtGetStatusName(cublasStatus_t status) {
     switch (status) {
-#define NAME(s) \
-    case s: return #s;
-        NAME(CUBLAS_STATUS_SUCCESS)
-        NAME(CUBLAS_STATUS_NOT_INITIALIZED) NAME(CUBLAS_STATUS_ALLOC_FAILED) NAME(CUBLAS_STATUS_INVALID_VALUE)
-            NAME(CUBLAS_STATUS_ARCH_MISMATCH) NAME(CUBLAS_STATUS_MAPPING_ERROR)
-                NAME(CUBLAS_STATUS_EXECUTION_FAILED) NAME(CUBLAS_STATUS_INTERNAL_ERROR)
-                    NAME(CUBLAS_STATUS_NOT_SUPPORTED) NAME(CUBLAS_STATUS_LICENSE_ERROR)
+#define NAME(s) case s: return #s;
+    NAME(CUBLAS_STATUS_SUCCESS)
+    NAME(CUBLAS_STATUS_NOT_INITIALIZED)
+    NAME(CUBLAS_STATUS_ALLOC_FAILED)
+    NAME(CUBLAS_STATUS_INVALID_VALUE)
+    NAME(CUBLAS_STATUS_ARCH_MISMATCH)
+    NAME(CUBLAS_STATUS_MAPPING_ERROR)
+    NAME(CUBLAS_STATUS_EXECUTION_FAILED)
+    NAME(CUBLAS_STATUS_INTERNAL_ERROR)
+    NAME(CUBLAS_STATUS_NOT_SUPPORTED)
+    NAME(CUBLAS_STATUS_LICENSE_ERROR)
 #undef NAME
     }
     return "CUBLAS_STATUS_UNKNOWN";
@@ -363,7 +369,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
         return CUBLAS_STATUS_INVALID_VALUE;
     const cublasStatus_t status = check(o);
     if (status != CUBLAS_STATUS_SUCCESS) return status;
-    if ((o.desc.epilogue & 128) && !is_aligned(o.desc.aux, 16)) return CUBLAS_STATUS_NOT_SUPPORTED;
+    if ((o.desc.epilogue & EPILOGUE_AUX) && !is_aligned(o.desc.aux, 16)) return CUBLAS_STATUS_NOT_SUPPORTED;
     Algo algo = {ALGO, {p.align[0], p.align[1], p.align[2], p.align[3]}, identity(o), 0};
     const uint64_t k = o.desc.transa ? o.a.rows : o.a.cols, wanted = o.d.rows * o.d.cols * 4;
     if (k >= 4 * (o.d.rows + o.d.cols) && wanted <= p.workspace &&
@@ -408,7 +414,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
     if ((o.desc.epilogue & CUBLASLT_EPILOGUE_BIAS) &&
         (!o.desc.bias || !is_aligned(o.desc.bias, (uint64_t)size)))
         return CUBLAS_STATUS_INVALID_VALUE;
-    if ((o.desc.epilogue & 128) && (!o.desc.aux || !is_aligned(o.desc.aux, 16)))
+    if ((o.desc.epilogue & EPILOGUE_AUX) && (!o.desc.aux || !is_aligned(o.desc.aux, 16)))
         return CUBLAS_STATUS_INVALID_VALUE;
     const uint64_t used = algo.workspace;
     const auto work = [=] {

@@ -164,26 +164,22 @@ cudaError_t cudaMalloc(void **p, size_t bytes) {
     if (capture_forbids()) return outcome(cudaErrorStreamCaptureUnsupported);
     return outcome(allocate(p, bytes, MEMORY_DEVICE));
 }
-cudaError_t cudaFree(void *p) {
+/* What is queued may still use it. */
+static cudaError_t give_back(void *p, bool device) {
     const device_lock lock(device_mutex);
     if (capture_forbids()) return outcome(cudaErrorStreamCaptureUnsupported);
     const cudaError_t error = p ? stream_drain_all() : cudaSuccess;
-    const cudaError_t freed = release_memory(p, true);
+    const cudaError_t freed = release_memory(p, device);
     return outcome(error != cudaSuccess ? error : freed);
 }
+cudaError_t cudaFree(void *p) { return give_back(p, true); }
 cudaError_t cudaHostAlloc(void **p, size_t bytes, unsigned) {
     const device_lock lock(device_mutex);
     if (capture_forbids()) return outcome(cudaErrorStreamCaptureUnsupported);
     return outcome(allocate(p, bytes, MEMORY_PINNED));
 }
 cudaError_t cudaMallocHost(void **p, size_t bytes) { return cudaHostAlloc(p, bytes, cudaHostAllocDefault); }
-cudaError_t cudaFreeHost(void *p) {
-    const device_lock lock(device_mutex);
-    if (capture_forbids()) return outcome(cudaErrorStreamCaptureUnsupported);
-    const cudaError_t error = p ? stream_drain_all() : cudaSuccess;
-    const cudaError_t freed = release_memory(p, false);
-    return outcome(error != cudaSuccess ? error : freed);
-}
+cudaError_t cudaFreeHost(void *p) { return give_back(p, false); }
 cudaError_t cudaHostGetDevicePointer(void **device, void *host, unsigned) {
     const device_lock lock(device_mutex);
     bool bad = false;

@@ -1,5 +1,5 @@
-/* cublaslt.cu: what the stand-in of cuBLASLt refuses, with which status, and what it computes. Prints a line for each case that is not
- * as it should be, then "N cases".
+/* cublaslt.cu: what the stand-in of cuBLASLt refuses, with which status, and what it computes. Prints a line
+ * for each case that is not as it should be, then "N cases".
  */
 #include "../../kernels/cuda_on_cpu/cublaslt.cpp"
 
@@ -10,7 +10,8 @@ static int cases;
 
 static void expect(const char *what, cublasStatus_t got, cublasStatus_t wanted) {
     cases++;
-    if (got != wanted) printf("%s: %s, not %s\n", what, cublasLtGetStatusName(got), cublasLtGetStatusName(wanted));
+    if (got != wanted)
+        printf("%s: %s, not %s\n", what, cublasLtGetStatusName(got), cublasLtGetStatusName(wanted));
 }
 static void near(const char *what, double got, double wanted, double tolerance) {
     cases++;
@@ -51,21 +52,28 @@ static made plan(const request &r) {
     cublasLtMatrixLayoutCreate(&p.a, r.type, r.transa ? r.k : r.m, r.transa ? r.m : r.k, r.lda);
     cublasLtMatrixLayoutCreate(&p.b, r.type, r.k_of_b, r.n, r.ldb);
     cublasLtMatrixLayoutCreate(&p.c, r.type, r.m, r.n, r.ldc);
-    cublasLtMatrixLayoutSetAttribute(p.c, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &r.stride, sizeof r.stride);
+    cublasLtMatrixLayoutSetAttribute(p.c, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &r.stride,
+                                     sizeof r.stride);
     for (cublasLtMatrixLayout_t l : {p.a, p.b, p.c})
         cublasLtMatrixLayoutSetAttribute(l, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &r.batch, sizeof r.batch);
     cublasLtMatmulPreferenceCreate(&preference);
-    cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &r.workspace, sizeof r.workspace);
+    cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &r.workspace,
+                                         sizeof r.workspace);
     for (int i = 0; i < 4; i++)
         cublasLtMatmulPreferenceSetAttribute(
-            preference, (cublasLtMatmulPreferenceAttributes_t)(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES + i), &r.align, sizeof r.align);
-    p.status = cublasLtMatmulAlgoGetHeuristic(handle, p.desc, p.a, p.b, p.c, p.c, preference, 1, &p.result, &found);
+            preference,
+            (cublasLtMatmulPreferenceAttributes_t)(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES + i), &r.align,
+            sizeof r.align);
+    p.status =
+        cublasLtMatmulAlgoGetHeuristic(handle, p.desc, p.a, p.b, p.c, p.c, preference, 1, &p.result, &found);
     cublasLtMatmulPreferenceDestroy(preference);
     return p;
 }
-static cublasStatus_t run(const made &p, const void *x, void *workspace = nullptr, size_t bytes = 0, float beta = 0) {
+static cublasStatus_t run(const made &p, const void *x, void *workspace = nullptr, size_t bytes = 0,
+                          float beta = 0) {
     const float alpha = 1;
-    return cublasLtMatmul(handle, p.desc, &alpha, x, p.a, b, p.b, &beta, c, p.c, c, p.c, &p.result.algo, workspace, bytes, nullptr);
+    return cublasLtMatmul(handle, p.desc, &alpha, x, p.a, b, p.b, &beta, c, p.c, c, p.c, &p.result.algo,
+                          workspace, bytes, nullptr);
 }
 static float dot(int i, int j, int lda, int k) {
     float sum = 0;
@@ -83,16 +91,23 @@ static void refusals() {
     request r;
     expect("all right", plan(r).status, CUBLAS_STATUS_SUCCESS);
     r = request(), r.k_of_b = 6, expect("inner sizes", plan(r).status, CUBLAS_STATUS_INVALID_VALUE);
-    r = request(), r.lda = 23, expect("a short leading dimension", plan(r).status, CUBLAS_STATUS_INVALID_VALUE);
+    r = request(), r.lda = 23,
+    expect("a short leading dimension", plan(r).status, CUBLAS_STATUS_INVALID_VALUE);
     r = request(), r.ldc = 23, expect("c's leading dimension", plan(r).status, CUBLAS_STATUS_INVALID_VALUE);
-    r = request(), r.transa = CUBLAS_OP_T, r.lda = 6, expect("a transposed", plan(r).status, CUBLAS_STATUS_INVALID_VALUE);
-    r = request(), r.batch = 2, r.stride = 24 * 5 - 1, expect("overlapping c", plan(r).status, CUBLAS_STATUS_INVALID_VALUE);
-    r = request(), r.m = r.lda = r.ldc = (uint64_t)1 << 31, expect("2^31 rows", plan(r).status, CUBLAS_STATUS_NOT_SUPPORTED);
-    r = request(), r.scale = CUDA_R_64F, expect("scale of another type", plan(r).status, CUBLAS_STATUS_NOT_SUPPORTED);
+    r = request(), r.transa = CUBLAS_OP_T, r.lda = 6,
+    expect("a transposed", plan(r).status, CUBLAS_STATUS_INVALID_VALUE);
+    r = request(), r.batch = 2, r.stride = 24 * 5 - 1,
+    expect("overlapping c", plan(r).status, CUBLAS_STATUS_INVALID_VALUE);
+    r = request(), r.m = r.lda = r.ldc = (uint64_t)1 << 31,
+    expect("2^31 rows", plan(r).status, CUBLAS_STATUS_NOT_SUPPORTED);
+    r = request(), r.scale = CUDA_R_64F,
+    expect("scale of another type", plan(r).status, CUBLAS_STATUS_NOT_SUPPORTED);
     r = request(), r.type = CUDA_R_16F, r.compute = CUBLAS_COMPUTE_32F_FAST_TF32;
     expect("TF32 of halves", plan(r).status, CUBLAS_STATUS_NOT_SUPPORTED);
-    r = request(), r.epilogue = 3, expect("an epilogue that is none", plan(r).status, CUBLAS_STATUS_INVALID_VALUE);
-    r = request(), r.type = r.scale = CUDA_R_64F, r.compute = CUBLAS_COMPUTE_64F, r.epilogue = CUBLASLT_EPILOGUE_BIAS;
+    r = request(), r.epilogue = 3,
+    expect("an epilogue that is none", plan(r).status, CUBLAS_STATUS_INVALID_VALUE);
+    r = request(), r.type = r.scale = CUDA_R_64F, r.compute = CUBLAS_COMPUTE_64F,
+    r.epilogue = CUBLASLT_EPILOGUE_BIAS;
     expect("float64's bias", plan(r).status, CUBLAS_STATUS_NOT_SUPPORTED);
     r = request(), r.epilogue = CUBLASLT_EPILOGUE_GELU_AUX, r.aux = c, r.aux_ld = 28;
     expect("aux's leading dimension, not a multiple of 8", plan(r).status, CUBLAS_STATUS_INVALID_VALUE);
@@ -113,17 +128,22 @@ static void refusals() {
     const made deep = plan(r);
     cases++;
     if (deep.result.workspaceSize == 0) printf("no workspace for a deep product\n");
-    expect("a workspace too small", run(deep, a, c + 1024, deep.result.workspaceSize - 1), CUBLAS_STATUS_INVALID_VALUE);
-    expect("a workspace that is not aligned", run(deep, a, c + 1025, deep.result.workspaceSize), CUBLAS_STATUS_INVALID_VALUE);
+    expect("a workspace too small", run(deep, a, c + 1024, deep.result.workspaceSize - 1),
+           CUBLAS_STATUS_INVALID_VALUE);
+    expect("a workspace that is not aligned", run(deep, a, c + 1025, deep.result.workspaceSize),
+           CUBLAS_STATUS_INVALID_VALUE);
     expect("a workspace", run(deep, a, c + 1024, deep.result.workspaceSize), CUBLAS_STATUS_SUCCESS);
     cases++;
     if (read_back(c + 1024) == read_back(c + 1024)) printf("the workspace was not overwritten\n");
     near("a deep product", read_back(c + 8 + 3), dot(3, 1, 8, 100), 0);
     const float one = 1;
-    expect("no handle", cublasLtMatmul(nullptr, good.desc, &one, a, good.a, b, good.b, &one, c, good.c, c, good.c, &good.result.algo,
-                                       nullptr, 0, nullptr), CUBLAS_STATUS_NOT_INITIALIZED);
+    expect("no handle",
+           cublasLtMatmul(nullptr, good.desc, &one, a, good.a, b, good.b, &one, c, good.c, c, good.c,
+                          &good.result.algo, nullptr, 0, nullptr),
+           CUBLAS_STATUS_NOT_INITIALIZED);
     const int32_t wrong = 0;
-    expect("an attribute's size", cublasLtMatmulDescSetAttribute(good.desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &wrong, sizeof wrong),
+    expect("an attribute's size",
+           cublasLtMatmulDescSetAttribute(good.desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &wrong, sizeof wrong),
            CUBLAS_STATUS_INVALID_VALUE);
 }
 
@@ -138,7 +158,8 @@ static void values() {
     expect("gelu", run(plan(r), a), CUBLAS_STATUS_SUCCESS);
     const double x = dot(9, 2, 24, 7) + (9 % 7 - 3);   /* the bias is a row's */
     near("aux", read_back(c + 512 + 2 * 24 + 9), x, 0);
-    near("gelu", read_back(c + 2 * 24 + 9), 0.5 * x * (1 + tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x))), 1e-5);
+    near("gelu", read_back(c + 2 * 24 + 9), 0.5 * x * (1 + tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x))),
+         1e-5);
 
     const float fine = 1 + 0x1p-11f, coarse = 1 + 0x1p-10f, one[8] = {1, 1, 1, 1, 1, 1, 1, 1};
     cudaMemcpy(a, &fine, sizeof fine, cudaMemcpyHostToDevice);

@@ -1,6 +1,7 @@
-/* Threads that use the engine at once: each makes tensors, computes, records and runs gradients, draws random numbers and lets go,
- * and compares its results with those of the first round; two also read and release handles of one shared tensor.
- * The argument names the device ("cpu"). With the argument "race" two threads write one int without a lock instead, for the thread sanitizer to find. */
+/* concurrent.c: threads that use the engine at once: each makes tensors, computes, records and runs gradients
+ * and lets go, and compares its results with those of the first round; all read one shared tensor. The
+ * argument names the device ("cpu"). With the argument "race" the threads write one int without a lock
+ * instead, for the thread sanitizer to find. */
 #include <perigee.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -11,7 +12,13 @@ enum { THREADS = 4, ROUNDS = 30, N = 96 };
 static pg_tensor shared = {PG_HANDLE_MAGIC, 0, NULL};
 static const char *device = "cpu";
 
-#define TRY(call) do { if ((call) < 0) { printf("%s: %s\n", #call, pg_last_error()); return NULL; } } while (0)
+#define TRY(call)                                           \
+    do {                                                    \
+        if ((call) < 0) {                                   \
+            printf("%s: %s\n", #call, pg_last_error());     \
+            return NULL;                                    \
+        }                                                   \
+    } while (0)
 
 static void *work(void *arg)
 {
@@ -36,7 +43,10 @@ static void *work(void *arg)
         TRY(pg_get_grad(&g, &x));
         TRY(pg_to_values(gradient, NULL, &g, 0, N));
         if (round == 0) memcpy(first, gradient, sizeof first);
-        if (memcmp(first, gradient, sizeof first) != 0) { printf("thread %d: round %d differs\n", me, round); return NULL; }
+        if (memcmp(first, gradient, sizeof first) != 0) {
+            printf("thread %d: round %d differs\n", me, round);
+            return NULL;
+        }
         for (int k = 0; k < N; k++)
             if (gradient[k] != 2 * values[k] * 3) { printf("thread %d: wrong gradient\n", me); return NULL; }
         pg_tensor *all[] = {&x, &y, &z, &s, &g, &mine};

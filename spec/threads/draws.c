@@ -1,6 +1,6 @@
-/* draws.c: random numbers drawn by several threads at once, on the CPU by the engine's workers and on the device
- * that the argument names, with copies both ways. After its seed a thread draws the same numbers in every round,
- * whatever the others do. Prints how many threads saw that, and how many tensors are left.
+/* draws.c: random numbers drawn by several threads at once, on the CPU by the engine's workers and on the
+ * device that the argument names, with copies both ways. After its seed a thread draws the same numbers in
+ * every round, whatever the others do. Prints how many threads saw that, and how many tensors are left.
  */
 #include <perigee.h>
 #include <pthread.h>
@@ -11,7 +11,8 @@ enum { THREADS = 3, WORKERS = 4, ROUNDS = 8, N = 3000 };
 
 static const char *device = "cpu";
 
-/* moved: drawn on the CPU and copied to the device; there: drawn on the device; sum: theirs, computed there. */
+/* moved: drawn on the CPU and copied to the device; there: drawn on the device; sum: theirs, computed there.
+ * */
 typedef struct drawn { float moved[N], there[N], sum[N]; } drawn;
 static drawn first[THREADS], now[THREADS];
 
