@@ -1,5 +1,6 @@
 local pg = require "perigee"
 local numbers = require "spec.support.numbers"
+local shell = require "spec.build.shell"
 
 local F = pg.nn.functional
 local random, close, flat, refuses = numbers.random, numbers.close, numbers.flat, numbers.refuses
@@ -130,11 +131,11 @@ describe("pointwise ops", function()
     end)
 
     it("agree with themselves on large tensors, whose parts are cut and streamed differently", function()
-        local n = 3 * 2 ^ 21 + 5
+        local n = shell.watches_races and 3 * 2 ^ 16 + 5 or 3 * 2 ^ 21 + 5
         local x = pg.arange(n):remainder(1001):to(pg.float32)
         local y = x * 2 + 1
         assert.are.equal(0, (y - 1 - x - x):abs():max():item())
-        for _, at in ipairs { 0, 1, 511, 512, 2 ^ 20 + 3, n - 1 } do
+        for _, at in ipairs { 0, 1, 511, 512, (n - 5) / 6 + 3, n - 1 } do
             assert.are.equal((at % 1001) * 2 + 1, y[at]:item())
         end
         numbers.same_at_every_thread_count(function() return { y:sin():sum(), (x + y):sqrt():sum() } end)

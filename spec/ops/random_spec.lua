@@ -1,5 +1,6 @@
 local pg = require "perigee"
 local numbers = require "spec.support.numbers"
+local shell = require "spec.build.shell"
 
 local F = pg.nn.functional
 local close, flat, refuses = numbers.close, numbers.flat, numbers.refuses
@@ -87,22 +88,25 @@ describe("random draws", function()
         close(turned, dense, 0)
     end)
 
-    it("have the moments that they should", function()
-        pg.manual_seed(1)
-        for _, dtype in ipairs { pg.float32, pg.float64, pg.float16, pg.bfloat16 } do
-            local mean, var, skew, kurtosis = moments(pg.randn(200000, { dtype = dtype }))
-            assert.is_true(math.abs(mean) < 0.01 and math.abs(var - 1) < 0.02 and math.abs(skew) < 0.03)
-            assert.is_true(math.abs(kurtosis - 3) < 0.08)
-            local u = pg.rand(200000, { dtype = dtype })
-            mean, var = moments(u)
-            assert.is_true(math.abs(mean - 0.5) < 0.006 and math.abs(var - 1 / 12) < 0.002)
-            assert.is_true(u:amin():item() >= 0 and u:amax():item() < 1)
-        end
-        local mean, var = moments(pg.zeros(100000):normal_(10, 2))
-        assert.is_true(math.abs(mean - 10) < 0.03 and math.abs(var - 4) < 0.08)
-        local far = pg.randn(4 * 2 ^ 20):abs()
-        assert.is_true(far:max():item() > 4.5 and far:max():item() < 6.7)
-    end)
+    -- a property of the numbers, which are the same under the race checker, where a million of them take minutes
+    if not shell.watches_races then
+        it("have the moments that they should", function()
+            pg.manual_seed(1)
+            for _, dtype in ipairs { pg.float32, pg.float64, pg.float16, pg.bfloat16 } do
+                local mean, var, skew, kurtosis = moments(pg.randn(200000, { dtype = dtype }))
+                assert.is_true(math.abs(mean) < 0.01 and math.abs(var - 1) < 0.02 and math.abs(skew) < 0.03)
+                assert.is_true(math.abs(kurtosis - 3) < 0.08)
+                local u = pg.rand(200000, { dtype = dtype })
+                mean, var = moments(u)
+                assert.is_true(math.abs(mean - 0.5) < 0.006 and math.abs(var - 1 / 12) < 0.002)
+                assert.is_true(u:amin():item() >= 0 and u:amax():item() < 1)
+            end
+            local mean, var = moments(pg.zeros(100000):normal_(10, 2))
+            assert.is_true(math.abs(mean - 10) < 0.03 and math.abs(var - 4) < 0.08)
+            local far = pg.randn(4 * 2 ^ 20):abs()
+            assert.is_true(far:max():item() > 4.5 and far:max():item() < 6.7)
+        end)
+    end
 
     it("spread integers evenly", function()
         pg.manual_seed(2)
