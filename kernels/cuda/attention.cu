@@ -1043,7 +1043,10 @@ template <class Kernel> static int allow_shared(Kernel *kernel, size_t bytes, st
     if (cudaGetDevice(&device) != cudaSuccess) return PG_KERNEL_FAILED;
     const uint64_t bit = UINT64_C(1) << (device & 63);
     if (device < 64 && (done.load(std::memory_order_relaxed) & bit)) return PG_KERNEL_OK;
-    if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes) != cudaSuccess)
+    /* all of the first cache's memory as shared memory: two blocks want more than half of it */
+    if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes) !=
+            cudaSuccess ||
+        cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100) != cudaSuccess)
         return PG_KERNEL_FAILED;
     done.fetch_or(bit, std::memory_order_relaxed);
     return PG_KERNEL_OK;
