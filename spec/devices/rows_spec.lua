@@ -7,6 +7,8 @@ local shell = require "spec.build.shell"
 local F = pg.nn.functional
 local FLOATS = { "float32", "float64", "float16", "bfloat16" }
 local ALL = { "float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool" }
+-- one of each size and kind is enough where what takes a second takes a minute
+if shell.watches_races then ALL = { "float32", "float64", "bfloat16", "int64", "uint8", "bool" } end
 local TOLERANCES = { float64 = 1e-12, float32 = 1e-5, float16 = 2e-3, bfloat16 = 1.6e-2 }
 
 --- Fails unless y, on another device, is x: the same bits, or for floats where `near` is given a difference of at most
@@ -103,7 +105,7 @@ on_cuda("spec/devices/rows_spec.lua", function()
                     end, { x, draw(dtype, rows, n), w, b }, true)
                 end
             end)
-            for _, n in ipairs { 40, 41, 300, 301 } do
+            for _, n in ipairs(shell.watches_races and { 41 } or { 40, 41, 300, 301 }) do
                 both("many rows", function(t, v, u) return F.layer_norm(t, { n }, v, u) end,
                     { draw("float32", 2100, n), draw("float32", n), draw("float32", n) }, 3e-5)
             end
@@ -185,7 +187,7 @@ on_cuda("spec/devices/rows_spec.lua", function()
         it("sorted, and their best", function()
             for k, n in ipairs { 1, 2, 3, 31, 300, 2048, 2049, 4500, 9001 } do
                 for d, dtype in ipairs(ALL) do
-                    if n < 100 or (k + d) % 3 == 0 then
+                    if n < short / 3 or (k + d) % 3 == 0 then
                         local x = draw(dtype, n > 1000 and 2 or 70, n)
                         if dtype:match("float") and n > 4 then
                             for i, v in ipairs { 0 / 0, math.huge, -math.huge, 0, -0.0 } do x[1][n - i] = v end
