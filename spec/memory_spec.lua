@@ -125,12 +125,13 @@ describe("memory", function()
         end
         steps(100)
         local before = settle()
+        -- a compiled trace may hold on to what another spec made
+        local held_before = { pg.autograd.held() }
         steps(10000)
         local after = settle()
         assert.are.equal(before.live_tensors, after.live_tensors)
         assert.are.equal(before.live_nodes, after.live_nodes)
-        local hooks, functions = pg.autograd.held()
-        assert.are.same({ 0, 0 }, { hooks, functions })
+        assert.are.same(held_before, { pg.autograd.held() })
     end)
 end)
 
