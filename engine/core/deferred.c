@@ -248,7 +248,8 @@ void pg_settle(pg_storage *s) {
 }
 
 int pg_settle_all(void) {
-    while (oldest) compute(oldest);
+    /* the youngest first: what only it reads becomes its steps and goes with it */
+    while (youngest) compute(youngest);
     const int status = settled_status;
     settled_status = PG_OK;
     return status;

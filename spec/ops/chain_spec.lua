@@ -12,11 +12,11 @@ local on_cpu = pg.get_default_device() == "cpu"
 local ROWS, COLUMNS = on_cpu and 1030 or 12, on_cpu and 1021 or 59
 
 --- f() with chains off or on: its tensors, and how many chains of how many ops ran.
-local function with_chains(enabled, f)
+local function with_chains(enabled, f, ...)
     chains.set_enabled(enabled)
     pg.manual_seed(3)
     local kernels, ops = chains.count()
-    local results = { pcall(f) }
+    local results = { pcall(f, ...) }
     chains.set_enabled(true)
     if not results[1] then error(results[2], 0) end
     local kernels_after, ops_after = chains.count()
@@ -259,6 +259,21 @@ describe("what is put off", function()
         collectgarbage() collectgarbage()
         assert.are.equal(before, pg.memory_stats and pg.memory_stats().live_tensors)
         assert.are.equal(bytes, on_cpu and pg.memory_allocated() or pg.cuda.memory_allocated())
+    end)
+
+    it("is a chain too where the gradient is given to the caller or to a hook", function()
+        local function erf(hook)
+            local x = inputs(pg.float32)[1]
+            local y = x * 1
+            if hook then y:register_hook(function(g) return g end) end
+            return (pg.autograd.grad(y:erf():sum(), { hook and x or y }))
+        end
+        for _, hook in ipairs { false, true } do
+            local apart = with_chains(false, erf, hook)
+            local chained, count, ops = with_chains(true, erf, hook)
+            assert.are.same({ 1, 5 }, { count, ops })
+            assert_same_bits(apart, chained, "erf")
+        end
     end)
 
     it("leaves alone a run that is recorded", function()
